@@ -1,0 +1,52 @@
+# The verbs of this project; each works on a fresh clone with nothing but Python 3.11+.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.complete
+
+.PHONY: venv demo test check bench test-servers format proto
+
+venv: $(STAMP)
+
+# uv where it is installed, else venv and pip. The development group needs pip 25.1.
+$(STAMP): pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
+		uv pip install --quiet --python $(BIN)/python --editable '.[agent]' --group dev; \
+	else \
+		$(PYTHON) -m venv .venv && \
+		$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
+		$(BIN)/python -m pip install --quiet --editable '.[agent]' --group dev; \
+	fi
+	@touch $@
+
+demo: venv
+	@$(BIN)/coherd demo
+
+test: venv test-servers
+	@$(BIN)/python -m pytest
+
+check: venv
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/lint-imports
+	@$(BIN)/buf lint proto
+	@$(BIN)/buf format --diff --exit-code proto
+	@$(BIN)/python proto/generate.py --check
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/test_tidy.py tests/test_docs.py
+
+format: venv
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/buf format -w proto
+
+proto: venv
+	@$(BIN)/python proto/generate.py
+
+# The real servers that the tests talk to: one list, in tests/servers.txt.
+test-servers:
+	@tests/install-servers
+
+bench: venv test-servers
+	@$(BIN)/python benchmarks/propagation.py --agents 3 --peers redis
+	@$(BIN)/python benchmarks/throughput.py --peers redis

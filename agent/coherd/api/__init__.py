@@ -1,0 +1,1 @@
+"""The gRPC services for applications, operators and peers (floor 4)."""

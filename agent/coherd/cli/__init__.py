@@ -1,0 +1,1 @@
+"""The command line (floor 6): one module a verb group."""

@@ -1,0 +1,1 @@
+"""Trio tasks that drive the cores (floor 3)."""

@@ -1,0 +1,176 @@
+"""The nouns of coherd (floor 0): streams, dots, batches of rows, positions.
+
+An *invalidation* (a *row*) is a selector and an effect; it never carries a value. The rows of one
+(namespace, origin, lane) form a *stream*, numbered 1, 2, 3 …; (stream, number) is a row's *dot* and
+names it for ever. Rows travel, are stored and are applied in *batches*: columns, not objects.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+SELECTOR_BYTES_MAX = 1024
+"""Longest key, tag or prefix, in bytes."""
+
+NAMESPACE_PATTERN = re.compile(r"[a-z0-9._-]{1,64}")
+"""What a namespace may be called; matched whole."""
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""What an agent, a cluster or a region may be called; matched whole."""
+
+NUMBER_MAX = 2**63 - 1
+"""Highest number of a stream, position and version: what SQLite's INTEGER holds."""
+
+EPOCH_MAX = 4_102_444_800_000
+"""Milliseconds of the year 2100: an epoch beyond it is refused."""
+
+
+class Lane(IntEnum):
+    """How soon a row leaves: each lane is a stream of its own, so none waits for another."""
+
+    URGENT = 1
+    NORMAL = 2
+    BULK = 3
+
+
+class Effect(IntEnum):
+    """What a row asks of a cache, the stronger the higher."""
+
+    STALE = 1
+    """The copy may be served while it is being refreshed."""
+    DROP = 2
+    """The copy must not be served again."""
+
+
+class Kind(IntEnum):
+    """What a selector selects; the value is the selector's first byte."""
+
+    KEY = ord("k")
+    TAG = ord("t")
+    PREFIX = ord("p")
+    NAMESPACE = ord("n")
+
+
+Selector = bytes
+"""A kind byte and the key, tag or prefix: hashable, canonical, one object a ledger entry."""
+
+EVERYTHING: Selector = bytes([Kind.NAMESPACE])
+"""The selector of the whole namespace."""
+
+
+class Origin(NamedTuple):
+    """One life of one agent."""
+
+    name: str
+    epoch: int
+
+
+class Stream(NamedTuple):
+    """Whose numbered rows: one namespace, one origin, one lane."""
+
+    namespace: str
+    origin: Origin
+    lane: Lane
+
+
+class Position(NamedTuple):
+    """The n-th arrival at an agent, as it is written outside: ordered by (epoch, n)."""
+
+    name: str
+    epoch: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.epoch}/{self.n}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read what `str` wrote. Raises ValueError for anything else."""
+        name, epoch, n = text.split("/")
+        if (
+            not NAME_PATTERN.fullmatch(name)
+            or not (epoch + n).isascii()
+            or not (epoch + n).isdigit()
+        ):
+            raise ValueError(f"not a position: {text!r}")
+        position = cls(name, int(epoch), int(n))
+        if position.epoch > EPOCH_MAX or position.n > NUMBER_MAX:
+            raise ValueError(f"not a position: {text!r}")
+        return position
+
+
+Range = tuple[int, int]
+"""First and last number, both included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one stream in columns: ascending numbers, one effect, one stamp."""
+
+    stream: Stream
+    numbers: tuple[Range, ...]
+    selectors: Sequence[Selector]
+    effect: Effect = Effect.DROP
+    versions: Sequence[int] | None = None
+    """Source versions, one a row, 0 for a row without; None when no row has one."""
+    stamp: int = 0
+    """Hybrid logical clock of the acceptance: for people and traces, never for correctness."""
+
+    def __len__(self) -> int:
+        return len(self.selectors)
+
+    def select(self, ranges: Sequence[Range]) -> Batch:
+        """Give the rows whose numbers lie in `ranges` (ascending, a subset of the batch's own)."""
+        if tuple(ranges) == self.numbers:
+            return self
+        selectors: list[Selector] = []
+        versions: list[int] = []
+        for low, high in ranges:
+            offset = 0
+            for first, last in self.numbers:
+                if first <= low and high <= last:
+                    start = offset + low - first
+                    stop = start + high - low + 1
+                    selectors.extend(self.selectors[start:stop])
+                    if self.versions is not None:
+                        versions.extend(self.versions[start:stop])
+                    break
+                offset += last - first + 1
+            else:
+                raise ValueError(f"numbers {low}..{high} are not all of this batch")
+        return Batch(
+            self.stream,
+            tuple(ranges),
+            selectors,
+            self.effect,
+            None if self.versions is None else versions,
+            self.stamp,
+        )
+
+
+class Cause(StrEnum):
+    """By which way a batch reached this agent, or why a namespace was reset."""
+
+    LOCAL = "local"
+    """Accepted from an application on this host."""
+    LINK = "link"
+    """Spread by a peer."""
+    REPAIR = "repair"
+    """Fetched because it was missing."""
+    BELOW_FLOOR = "below-floor"
+    """Reset: whoever had the missing rows has forgotten them too recently."""
+    UNCLAIMED = "unclaimed"
+    """Reset: nobody reachable has the missing rows."""
+    TOO_FAR_BEHIND = "too-far-behind"
+    """Reset: more rows are missing than a replay is worth."""
+    CURSOR = "cursor"
+    """Reset of one reader: its cursor lies below what is still known."""
+
+    @property
+    def is_reset(self) -> bool:
+        """True for the causes of a reset."""
+        return self not in {Cause.LOCAL, Cause.LINK, Cause.REPAIR}
