@@ -1,0 +1,143 @@
+"""The door to what an agent remembers on disk (floor 2).
+
+`Journal` is the door; `sqlite` is the real thing and `memory` its twin. One contract suite runs on
+both. Rows are stored in *blocks*, one a batch; a *write* is what commits together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from coherd.model import Cause, Origin, Position, Range, Stream
+
+
+class Durability(StrEnum):
+    """What a committed write survives."""
+
+    OS = "os"
+    """A crash of the process (synchronous=NORMAL)."""
+    DISK = "disk"
+    """A loss of power (synchronous=FULL: fsync before every commit is reported)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The rows of one batch, or one reset, as they are stored."""
+
+    position: int
+    """Arrival number of its first row; the others follow without a gap."""
+    rows: int
+    """How many positions it takes; 1 for a reset."""
+    namespace: str
+    stream: Stream | None
+    """None for a reset."""
+    numbers: tuple[Range, ...]
+    """The rows' numbers in the stream; empty for a reset."""
+    accepted_at: float
+    """Running time (seconds) at which its youngest row was accepted at its origin."""
+    cause: Cause
+    payload: bytes
+    """The rows as the wire encodes them; empty for a reset."""
+
+
+class Floor(NamedTuple):
+    """Everything up to `n` that is not held was accepted at running time `accepted_at` or before."""
+
+    n: int
+    accepted_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What commits in one transaction, or not at all."""
+
+    blocks: Sequence[Block] = ()
+    adopted: Mapping[Stream, Sequence[Range]] = field(default_factory=dict)
+    """Numbers taken into the vector without a row: covered, blank, or adopted by a reset."""
+    stream_floors: Mapping[Stream, Floor] = field(default_factory=dict)
+    """New floors of streams, by number."""
+    namespace_floors: Mapping[str, Floor] = field(default_factory=dict)
+    """New floors of namespaces, by position."""
+    cursors: Mapping[str, Position | None] = field(default_factory=dict)
+    """Cursors of readers whose cache can hold none, by reader; None removes one."""
+    members: Mapping[str, bytes | None] = field(default_factory=dict)
+    """Entries of the roster, by name, as the cluster encodes them; None removes one."""
+    life: Origin | None = None
+    """A new life that numbers rows and positions from here on."""
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a journal held when it was opened, blocks apart."""
+
+    running_time: float
+    """Seconds that agents have run on this journal so far; time spent down does not count."""
+    lives: Sequence[tuple[Origin, int]]
+    """Every life that wrote here and the first position it could write, in order."""
+    position: int
+    """The last position stored, 0 when there is none."""
+    vector: Mapping[Stream, Sequence[Range]]
+    """What is committed: the numbers of all blocks ever written, and all adopted ones."""
+    stream_floors: Mapping[Stream, Floor]
+    namespace_floors: Mapping[str, Floor]
+    cursors: Mapping[str, Position]
+    members: Mapping[str, bytes]
+    clean: bool
+    """True when the journal was closed in order, or no power was lost since its last write."""
+
+
+class JournalStatistics(NamedTuple):
+    """Counts since the journal was opened, and how it is now."""
+
+    commits: int
+    queued_bytes: int
+    size_bytes: int
+    error: str
+    """Why it is closed; empty while it is open."""
+
+
+class Journal(Protocol):
+    """Append-only storage with one writer.
+
+    `append_nowait` is called from the trio thread and never blocks; writes commit in the order in which
+    they were appended, several at a time. After a failed write or fsync nothing is retried: the journal
+    is closed, every verb that writes raises `NotDurable`, reading goes on as far as it can.
+    """
+
+    durability: Durability
+
+    @property
+    def contents(self) -> Contents:
+        """What it held when it was opened."""
+
+    def append_nowait(self, write: Write) -> int:
+        """Queue `write` and give its ticket, 1, 2, 3 …
+
+        Raises `Overloaded` when more than the queue's bytes wait, `NotDurable` when it is closed.
+        """
+
+    async def committed(self, ticket: int) -> None:
+        """Wait until the write of `ticket` is durable. Raises `NotDurable` if it never will be."""
+
+    async def read(self, after: int, bytes_max: int) -> Sequence[Block]:
+        """Give the committed blocks with a row above position `after`, in order, until `bytes_max`.
+
+        At least one block is given where there is one; a block that began at or below `after` is given
+        whole.
+        """
+
+    async def fetch(
+        self, stream: Stream, numbers: Sequence[Range], bytes_max: int
+    ) -> Sequence[Block]:
+        """Give the committed blocks that share a number with `numbers`, in order of numbers."""
+
+    async def aclose(self) -> None:
+        """Commit what is queued, mark the clean stop and close. Calling it again does nothing."""
+
+    def statistics(self) -> JournalStatistics:
+        """Tell how it is."""
