@@ -1,0 +1,376 @@
+"""Anti-entropy: which rows are missing, whom to ask, and what may be believed of the answers.
+
+A *hole* is a number that somebody claims, or that lies below one we have, and that is not in our vector.
+Whoever has it answers from one snapshot: rows; *covers* (a later row that it holds supersedes them);
+*blank* (it forgot them, at least so long ago); *unknown*. A hole that nobody can fill ends in a reset of
+its namespace, never in silence. After Demers et al., "Epidemic Algorithms for Replicated Database
+Maintenance" (1987), §1.3, and Parker et al.'s version vectors (1983).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from coherd.model import Cause, Stream
+from coherd.replication.aging import Aging
+from coherd.replication.intervals import Intervals
+from coherd.replication.retention import Floor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from random import Random
+
+    from coherd.replication.vector import StreamState, Vector
+
+HOLE_AGE_MIN = 0.150
+"""Seconds: the parcel of a younger hole may be under way."""
+UNCLAIMED_AFTER = 30.0
+"""Seconds after which a hole that nobody reachable claims is given up."""
+RESET_JITTER = 5.0
+"""Seconds over which the resets of many hosts are spread."""
+REPLAY_MAX = 1_000_000
+"""Missing rows from which a reset is cheaper than a replay."""
+ASK_ROWS_MAX = 10_000
+"""Numbers asked of one member at once."""
+REFUSALS_MAX = 3
+"""Holders that are asked, beside the origin, before a hole counts as below the floor."""
+TICK = 0.05
+"""Seconds between two looks at open holes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a holder says of the asked numbers of one stream; from one snapshot."""
+
+    rows: Intervals
+    covers: Intervals
+    blank: Intervals
+    blank_age: float
+    """Seconds: what is blank was accepted at least so long ago."""
+    unknown: Intervals
+    retained: Intervals
+    """Everything of the stream that the holder still holds."""
+
+
+def answer(state: StreamState | None, asked: Intervals, now: float) -> Answer:
+    """Say what is known of `asked`."""
+    none = Intervals()
+    if state is None:
+        return Answer(none, none, none, 0.0, asked, none)
+    rows = asked & state.held
+    known = (asked & state.have) - rows
+    floor = state.floor
+    covers = known.above(floor.n)
+    return Answer(
+        rows,
+        covers,
+        known.up_to(floor.n),
+        max(0.0, floor.age(now)),
+        asked - state.have,
+        state.retained() if covers else none,
+    )
+
+
+class Ask(NamedTuple):
+    """Numbers to fetch from one member."""
+
+    number: int
+    member: str
+    wanted: Mapping[Stream, Intervals]
+
+
+class Adoption(NamedTuple):
+    """Numbers that entered the vector without a row; with a floor where they are forgotten."""
+
+    stream: Stream
+    numbers: Intervals
+    floor: Floor | None
+
+
+class _Gap:
+    """What is open of one stream."""
+
+    __slots__ = ("ages", "claims", "unclaimed", "unknown", "waiting", "young")
+
+    def __init__(self) -> None:
+        self.claims: dict[str, Intervals] = {}
+        """Per member the numbers that it says it has and that were missing then."""
+        self.unknown: dict[str, Intervals] = {}
+        """Per member the numbers that it answered unknown."""
+        self.young: dict[str, Intervals] = {}
+        """Per member the numbers that it answered blank and too young."""
+        self.waiting: list[tuple[Intervals, Intervals]] = []
+        """Covers, and what must be in the vector before they may be."""
+        self.ages = Aging()
+        self.unclaimed = Aging()
+
+    def refused(self, member: str) -> Intervals:
+        return self.unknown.get(member, Intervals()) | self.young.get(member, Intervals())
+
+    def covered(self) -> Intervals:
+        result = Intervals()
+        for covers, _ in self.waiting:
+            result.update(covers)
+        return result
+
+    def claimed(self, members: Collection[str]) -> Intervals:
+        result = Intervals()
+        for member, numbers in self.claims.items():
+            if member in members:
+                result.update(numbers)
+        return result
+
+
+class Repair:
+    """Finds out what is missing, and decides from whom to fetch it and when to give up."""
+
+    def __init__(
+        self, vector: Vector, random: Random, horizon: Callable[[str, float], float]
+    ) -> None:
+        """`horizon(namespace, now)`: the age in seconds from which a forgotten row does not matter."""
+        self._vector = vector
+        self._random = random
+        self._horizon = horizon
+        self._gaps: dict[Stream, _Gap] = {}
+        self._flight: dict[str, Ask] = {}
+        self._not_before: dict[str, float] = {}
+        self._resets_due: dict[str, float] = {}
+        self._asks = 0
+
+    # ------------------------------------------------------------------ what is missing
+
+    def claim(self, member: str, claims: Iterable[tuple[Stream, Intervals]]) -> None:
+        """Note what `member` says it has: everything of each named stream."""
+        for stream, numbers in claims:
+            state = self._vector.get(stream)
+            missing = numbers - state.have if state else numbers
+            if missing:
+                gap = self._gap(stream)
+                gap.claims[member] = missing
+                if unknown := gap.unknown.get(member):
+                    gap.unknown[member] = unknown - missing
+            elif stream in self._gaps:
+                self._gaps[stream].claims.pop(member, None)
+
+    def touch(self, stream: Stream) -> list[Adoption]:
+        """Note that rows of `stream` arrived: new holes may show, waiting covers may be due."""
+        gap = self._gaps.get(stream)
+        if gap is None:
+            state = self._vector.state(stream)
+            if state.have.first > 1 or len(state.have) != state.have.last:
+                self._gap(stream)
+            return []
+        return self._settle(stream, gap)
+
+    def open(self, namespace: str | None = None) -> int:
+        """Count the numbers that are missing, those included that wait for others."""
+        return sum(
+            len(self._holes(stream, gap) | gap.covered())
+            for stream, gap in self._gaps.items()
+            if namespace in {None, stream.namespace}
+        )
+
+    def oldest(self, namespace: str, now: float) -> float:
+        """Give the age in seconds of the namespace's oldest hole."""
+        return max(
+            (g.ages.oldest(now) for s, g in self._gaps.items() if s.namespace == namespace),
+            default=0.0,
+        )
+
+    def is_closed(self, member: str) -> bool:
+        """Tell whether every hole that `member` showed is closed."""
+        return not any(
+            numbers - self._vector.state(stream).have
+            for stream, gap in self._gaps.items()
+            if (numbers := gap.claims.get(member))
+        )
+
+    def next_timer(self, now: float) -> float | None:
+        """Say when to call `plan` again; None while nothing is open."""
+        return now + TICK if self._gaps else None
+
+    # ------------------------------------------------------------------ whom to ask
+
+    def plan(self, now: float, reachable: Collection[str]) -> list[Ask]:
+        """Divide the holes that are old enough among members that claim them and are not busy."""
+        wanted: dict[str, dict[Stream, Intervals]] = {}
+        room = {
+            member: ASK_ROWS_MAX
+            for member in reachable
+            if member not in self._flight and self._not_before.get(member, 0.0) <= now
+        }
+        for stream, gap in list(self._gaps.items()):
+            holes = self._holes(stream, gap)
+            if not holes and not gap.waiting:
+                del self._gaps[stream]
+                continue
+            gap.ages.update(holes, now)
+            ripe = gap.ages.older_than(HOLE_AGE_MIN, now) - self._in_flight(stream)
+            for member in self._candidates(stream, gap, room):
+                if not ripe:
+                    break
+                part = self._askable(stream, gap, member, ripe).take(room[member])
+                if part:
+                    wanted.setdefault(member, {})[stream] = part
+                    room[member] -= len(part)
+                    ripe = ripe - part
+        asks = []
+        for member, streams in wanted.items():
+            self._asks += 1
+            ask = self._flight[member] = Ask(self._asks, member, streams)
+            asks.append(ask)
+        return asks
+
+    def _candidates(self, stream: Stream, gap: _Gap, room: Mapping[str, int]) -> list[str]:
+        """Give the members worth asking, in random order so that a big gap is shared out."""
+        members = [m for m in {*gap.claims, stream.origin.name} if room.get(m)]
+        members.sort()
+        self._random.shuffle(members)
+        return members
+
+    def _askable(self, stream: Stream, gap: _Gap, member: str, ripe: Intervals) -> Intervals:
+        """Give what to ask of `member`: what it claims, and of an origin everything of its own."""
+        mine = ripe if member == stream.origin.name else ripe & gap.claims[member]
+        return mine - gap.refused(member)
+
+    def _in_flight(self, stream: Stream) -> Intervals:
+        result = Intervals()
+        for ask in self._flight.values():
+            if numbers := ask.wanted.get(stream):
+                result.update(numbers)
+        return result
+
+    # ------------------------------------------------------------------ what they answer
+
+    def answered(self, ask: Ask, answers: Mapping[Stream, Answer], now: float) -> list[Adoption]:
+        """Believe what may be believed. The rows of the answer were received before."""
+        if self._flight.get(ask.member) is ask:
+            del self._flight[ask.member]
+        adoptions: list[Adoption] = []
+        for stream, wanted in ask.wanted.items():
+            reply = answers.get(stream)
+            gap = self._gaps.get(stream)
+            if reply is None or gap is None:
+                continue
+            have = self._vector.state(stream).have
+            self._take_covers(
+                gap, ask.member, (reply.covers & wanted) - have, reply.retained - have
+            )
+            blank = (reply.blank & wanted) - have
+            if blank and reply.blank_age >= self._horizon(stream.namespace, now):
+                adoptions.append(
+                    self._adopt(stream, blank, Floor(blank.last, now - reply.blank_age))
+                )
+            elif blank:
+                gap.young[ask.member] = gap.young.get(ask.member, Intervals()) | blank
+            if unknown := (reply.unknown & wanted) - have:
+                gap.unknown[ask.member] = gap.unknown.get(ask.member, Intervals()) | unknown
+            adoptions += self._settle(stream, gap)
+        return adoptions
+
+    def failed(self, ask: Ask, now: float, retry_after: float) -> None:
+        """Note that the ask ended without an answer; `member` is left alone for `retry_after` s."""
+        if self._flight.get(ask.member) is ask:
+            del self._flight[ask.member]
+        self._not_before[ask.member] = now + retry_after
+
+    def _take_covers(self, gap: _Gap, member: str, covers: Intervals, lacking: Intervals) -> None:
+        """Let covers wait until everything that the holder retains is here, whoever brings it."""
+        if covers:
+            gap.waiting.append((covers, lacking))
+            if lacking:
+                gap.claims[member] = gap.claims.get(member, Intervals()) | lacking
+
+    def _settle(self, stream: Stream, gap: _Gap) -> list[Adoption]:
+        have = self._vector.state(stream).have
+        adoptions = []
+        again = bool(gap.waiting)
+        while again:
+            again = False
+            for entry in list(gap.waiting):
+                covers, lacking = entry
+                if lacking <= have:
+                    gap.waiting.remove(entry)
+                    if new := covers - have:
+                        adoptions.append(self._adopt(stream, new, None))
+                    again = True
+        return adoptions
+
+    def _adopt(self, stream: Stream, numbers: Intervals, floor: Floor | None) -> Adoption:
+        self._vector.adopt(stream, numbers, floor)
+        return Adoption(stream, numbers, floor)
+
+    # ------------------------------------------------------------------ when to give up
+
+    def resets(self, now: float, reachable: Collection[str]) -> list[tuple[str, Cause]]:
+        """Name the namespaces that must be reset now, each once, and why."""
+        causes: dict[str, Cause] = {}
+        missing: dict[str, int] = {}
+        for stream, gap in self._gaps.items():
+            name = stream.namespace
+            holes = self._holes(stream, gap)
+            missing[name] = missing.get(name, 0) + len(holes)
+            if self._below_floor(stream, gap, holes, reachable):
+                causes[name] = Cause.BELOW_FLOOR
+            asked = gap.claimed(reachable)
+            if stream.origin.name in reachable:
+                asked = asked | (holes - gap.refused(stream.origin.name))
+            gap.unclaimed.update(holes - asked, now)
+            if gap.unclaimed.older_than(UNCLAIMED_AFTER, now):
+                causes.setdefault(name, Cause.UNCLAIMED)
+        for name, count in missing.items():
+            if count > REPLAY_MAX:
+                causes.setdefault(name, Cause.TOO_FAR_BEHIND)
+        for name in causes:
+            self._resets_due.setdefault(name, now + self._random.uniform(0.0, RESET_JITTER))
+        self._resets_due = {n: at for n, at in self._resets_due.items() if n in causes}
+        return [(name, causes[name]) for name, at in self._resets_due.items() if at <= now]
+
+    def reset(self, namespace: str) -> dict[Stream, Intervals]:
+        """Give everything that is missing in the namespace, to be adopted, and forget its holes."""
+        adopted: dict[Stream, Intervals] = {}
+        for stream in [s for s in self._gaps if s.namespace == namespace]:
+            gap = self._gaps.pop(stream)
+            if numbers := self._holes(stream, gap) | gap.covered():
+                adopted[stream] = numbers
+        self._resets_due.pop(namespace, None)
+        return adopted
+
+    def _below_floor(
+        self, stream: Stream, gap: _Gap, holes: Intervals, reachable: Collection[str]
+    ) -> Intervals:
+        """Give the holes that the origin and up to three holders were asked for in vain.
+
+        What nobody reachable claims is not among them: somebody may still tell of it.
+        """
+        once, twice, thrice = Intervals(), Intervals(), Intervals()
+        for member in gap.unknown.keys() | gap.young.keys():
+            numbers = gap.refused(member)
+            thrice.update(twice & numbers)
+            twice.update(once & numbers)
+            once.update(numbers)
+        hopeful = Intervals()
+        for member, numbers in gap.claims.items():
+            if member in reachable:
+                hopeful.update(numbers - gap.refused(member))
+        lost = (holes & once & gap.claimed(reachable)) - (hopeful - thrice)
+        origin = stream.origin.name
+        return lost & gap.refused(origin) if origin in reachable else lost
+
+    # ------------------------------------------------------------------ bookkeeping
+
+    def _gap(self, stream: Stream) -> _Gap:
+        gap = self._gaps.get(stream)
+        if gap is None:
+            gap = self._gaps[stream] = _Gap()
+        return gap
+
+    def _holes(self, stream: Stream, gap: _Gap) -> Intervals:
+        """Give the numbers that are missing and do not merely wait for others."""
+        have = self._vector.state(stream).have
+        holes = have.holes()
+        for numbers in gap.claims.values():
+            holes.update(numbers)
+        holes = holes - have
+        return holes - gap.covered() if gap.waiting else holes
