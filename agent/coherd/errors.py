@@ -14,6 +14,12 @@ CoherdError
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class CoherdError(Exception):
     """What coherd raises; the message is one line that a person can act on."""
@@ -65,3 +71,20 @@ class RpcFailed(CoherdError):
         super().__init__(f"{code}: {details}" if details else code)
         self.code = code
         self.details = details
+
+
+@contextmanager
+def one_failure() -> Iterator[None]:
+    """Raise one failed call instead of the group that a nursery makes of several."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        failures, others = group.split(RpcFailed)
+        if others is not None or failures is None:
+            raise
+        raise _first(failures) from None
+
+
+def _first(group: BaseExceptionGroup[RpcFailed]) -> RpcFailed:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

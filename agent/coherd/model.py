@@ -16,6 +16,9 @@ from typing import NamedTuple
 SELECTOR_BYTES_MAX = 1024
 """Longest key, tag or prefix, in bytes."""
 
+REASON_MAX = 256
+"""Longest reason of an invalidation, in characters."""
+
 NAMESPACE_PATTERN = re.compile(r"[a-z0-9._-]{1,64}")
 """What a namespace may be called; matched whole."""
 
@@ -119,6 +122,8 @@ class Batch:
     """Source versions, one a row, 0 for a row without; None when no row has one."""
     stamp: int = 0
     """Hybrid logical clock of the acceptance: for people and traces, never for correctness."""
+    reason: str = ""
+    """Why the rows were issued, in the issuer's words; at most REASON_MAX characters."""
 
     def __len__(self) -> int:
         return len(self.selectors)
@@ -149,6 +154,7 @@ class Batch:
             self.effect,
             None if self.versions is None else versions,
             self.stamp,
+            self.reason,
         )
 
 

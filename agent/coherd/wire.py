@@ -4,7 +4,8 @@ A payload is one batch, encoded once where it was accepted and forwarded, stored
 bytes. It is a MessagePack array; later versions may only append elements, which older ones pass on
 untouched::
 
-    [version, namespace, origin name, origin epoch, lane, effect, stamp, ranges, selectors, versions]
+    [version, namespace, origin name, origin epoch, lane, effect, stamp, ranges, selectors, versions,
+     reason]
 
 `ranges` and every set of numbers between agents are flat lists: the first number, then by turns how many
 follow it without a gap and the distance from there to the next range.
@@ -22,6 +23,7 @@ from coherd.model import (
     NAME_PATTERN,
     NAMESPACE_PATTERN,
     NUMBER_MAX,
+    REASON_MAX,
     SELECTOR_BYTES_MAX,
     Batch,
     Effect,
@@ -63,6 +65,7 @@ def encode_batch(batch: Batch) -> bytes:
             encode_ranges(batch.numbers),
             batch.selectors,
             batch.versions,
+            batch.reason,
         )
     )
     return packed
@@ -74,9 +77,8 @@ def decode_batch(payload: bytes) -> Batch:
         raise MalformedMessage(f"a payload of {len(payload)} bytes")
     try:
         fields = msgpack.unpackb(payload, use_list=True, strict_map_key=True)
-        version, namespace, name, epoch, lane, effect, stamp, ranges, selectors, versions = fields[
-            :10
-        ]
+        version, namespace, name, epoch, lane, effect, stamp, *columns = fields[:11]
+        ranges, selectors, versions, reason = columns
     except Exception as error:  # msgpack raises many kinds, also OverflowError
         raise MalformedMessage(f"not a payload: {type(error).__name__}") from None
     if type(version) is not int or version < 1:
@@ -97,7 +99,9 @@ def decode_batch(payload: bytes) -> Batch:
             raise MalformedMessage("as many versions as rows are due")
         for each in versions:
             _integer(each, NUMBER_MAX, "version")
-    return Batch(stream, numbers, selectors, Effect(effect), versions, stamp)
+    if not isinstance(reason, str) or len(reason) > REASON_MAX:
+        raise MalformedMessage("an illegal reason")
+    return Batch(stream, numbers, selectors, Effect(effect), versions, stamp, reason)
 
 
 def decode_origin(name: Any, epoch: Any) -> Origin:

@@ -43,7 +43,7 @@ def batches(draw: st.DrawFn) -> Batch:
         | st.lists(st.integers(0, 2**63 - 1), min_size=len(selectors), max_size=len(selectors))
     )
     return Batch(
-        STREAM, numbers.ranges(), selectors, draw(st.sampled_from(Effect)), versions, 2**64 - 1
+        STREAM, numbers.ranges(), selectors, draw(st.sampled_from(Effect)), versions, 2**64 - 1, "why"
     )
 
 
@@ -78,7 +78,7 @@ def test_any_bytes_are_malformed_or_a_batch(data: bytes) -> None:
         decode_batch(data)
 
 
-FIELDS = [1, "shop", "a", 7, 2, 2, 0, [1, 0], [b"kx"], None]
+FIELDS = [1, "shop", "a", 7, 2, 2, 0, [1, 0], [b"kx"], None, ""]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ FIELDS = [1, "shop", "a", 7, 2, 2, 0, [1, 0], [b"kx"], None]
         (2, "a\n"), (3, 0), (3, -1), (3, 2**62), (3, 1.0), (4, 0), (4, 4), (4, True), (5, 0), (5, 3),
         (5, True), (6, -1), (6, float("nan")), (7, []), (7, [0, 0]), (7, [1, 1]), (7, [1, -1]),
         (7, [2**63, 0]), (7, [1]), (7, {}), (8, []), (8, [b""]), (8, [b"k"]), (8, [b"nx"]), (8, [b"zx"]),
-        (8, ["kx"]), (8, [b"k" + b"x" * 1025]), (8, [b"kx"] * 2), (9, []), (9, [-1]), (9, [2**63]), (9, 1),
+        (8, ["kx"]), (8, [b"k" + b"x" * 1025]), (8, [b"kx"] * 2), (9, []), (9, [-1]), (9, [2**63]), (9, 1), (10, None), (10, "x" * 257),
     ],
 )  # fmt: skip
 def test_an_illegal_field_is_malformed(index: int, value: object) -> None:

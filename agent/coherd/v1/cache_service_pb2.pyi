@@ -70,6 +70,7 @@ class InvalidateRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Whose copies: 1 to 64 of a-z 0-9 . _ -"""
     everything: _builtins.bool
@@ -82,6 +83,8 @@ class InvalidateRequest(_message.Message):
     """For what to wait before answering."""
     members: _builtins.int
     """With WAIT_MEMBERS: how many agents, this one included."""
+    reason: _builtins.str
+    """Why, for watchers and traces; at most 256 characters."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Keys, each 1 byte to 1 KiB."""
@@ -116,10 +119,11 @@ class InvalidateRequest(_message.Message):
         wait: Global___Wait.ValueType = ...,
         members: _builtins.int = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "everything", b"everything", "keys", b"keys", "lane", b"lane", "members", b"members", "namespace", b"namespace", "prefixes", b"prefixes", "tags", b"tags", "timeout", b"timeout", "versions", b"versions", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "everything", b"everything", "keys", b"keys", "lane", b"lane", "members", b"members", "namespace", b"namespace", "prefixes", b"prefixes", "reason", b"reason", "tags", b"tags", "timeout", b"timeout", "versions", b"versions", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,6 +388,7 @@ class Change(_message.Message):
     DOTS_FIELD_NUMBER: _builtins.int
     STAMP_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Whose copies."""
     everything: _builtins.bool
@@ -394,6 +399,8 @@ class Change(_message.Message):
     """When the rows were accepted, as a hybrid logical clock: 48 bits of milliseconds, 16 of counter."""
     cause: _builtins.str
     """How the rows came here: local, link, repair, or the cause of a reset."""
+    reason: _builtins.str
+    """Why the rows were issued."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Keys."""
@@ -422,10 +429,11 @@ class Change(_message.Message):
         dots: _abc.Iterable[_types_pb2.Dots] | None = ...,
         stamp: _builtins.int = ...,
         cause: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "dots", b"dots", "effect", b"effect", "everything", b"everything", "keys", b"keys", "namespace", b"namespace", "prefixes", b"prefixes", "stamp", b"stamp", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "dots", b"dots", "effect", b"effect", "everything", b"everything", "keys", b"keys", "namespace", b"namespace", "prefixes", b"prefixes", "reason", b"reason", "stamp", b"stamp", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,127 @@
+"""What operators ask: proto/coherd/v1/admin_service.proto."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coherd.api.receipts import DURABILITIES, encode_seen
+from coherd.cluster.ingest import NamespaceCounts
+from coherd.cluster.roster import State
+from coherd.v1 import admin_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coherd.cluster.agent import Agent
+    from coherd.net.bridge import Call
+    from coherd.v1 import types_pb2
+
+
+class AdminService:
+    """Between protobuf and the agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    async def ListMembers(  # noqa: N802
+        self, _request: pb.ListMembersRequest, _call: Call
+    ) -> pb.ListMembersResponse:
+        """List the agents that this one knows, itself first."""
+        return pb.ListMembersResponse(members=self._members())
+
+    async def GetStatus(  # noqa: N802
+        self, _request: pb.GetStatusRequest, _call: Call
+    ) -> pb.GetStatusResponse:
+        """Tell how this agent is."""
+        agent = self._agent
+        now = agent.clock.now()
+        members = list(agent.roster.members.values())
+        reasons = agent.reasons()
+        return pb.GetStatusResponse(
+            me=encode_seen(agent.roster.me, None, now),
+            cluster=agent.config.cluster,
+            ready=not reasons,
+            reasons=reasons,
+            uptime_s=now - agent.started_at,
+            namespaces=self._namespaces(now),
+            handlers=self._handlers(),
+            watchers=self._watchers(),
+            links=self._links(),
+            journal=self._journal(),
+            members_alive=1 + sum(member.state is State.ALIVE for member in members),
+            members_known=1 + len(members),
+            cursor=str(agent.ingest.write_out(agent.feed.position)),
+        )
+
+    def _members(self) -> Iterator[types_pb2.Member]:
+        agent = self._agent
+        now = agent.clock.now()
+        yield encode_seen(agent.roster.me, None, now)
+        for _, member in sorted(agent.roster.members.items()):
+            links = agent.spreading.links.get(member.info.name)
+            member.round_trip = links[1].round_trip if links else 0.0
+            yield encode_seen(member.info, member, now)
+
+    def _namespaces(self, now: float) -> Iterator[pb.NamespaceStatus]:
+        agent = self._agent
+        names = {*agent.ingest.counts, *agent.replica.vector.namespaces(), *agent.replica.ledgers}
+        for name in sorted(names):
+            counts = agent.ingest.counts.get(name, NamespaceCounts())
+            ledger = agent.replica.ledgers.get(name)
+            yield pb.NamespaceStatus(
+                namespace=name,
+                accepted=counts.accepted,
+                received=counts.received,
+                repaired=counts.repaired,
+                gaps_open=agent.repair.open(name),
+                gap_age_s=agent.repair.oldest(name, now),
+                resets=counts.resets,
+                streams=len(agent.replica.vector.streams(name)),
+                remembered=len(ledger) if ledger else 0,
+            )
+
+    def _handlers(self) -> Iterator[pb.HandlerStatus]:
+        head = self._agent.feed.position
+        for state in self._agent.delivery.handlers:
+            yield pb.HandlerStatus(
+                label=state.handler.label,
+                namespace=state.handler.namespace,
+                connected=state.connected,
+                error=state.error,
+                lag=max(0, head - state.follower.position),
+                applied=state.applied,
+                failures=state.failures,
+                resets=state.resets,
+            )
+
+    def _watchers(self) -> Iterator[pb.WatcherStatus]:
+        head = self._agent.feed.position
+        for watcher in sorted(self._agent.delivery.watchers, key=lambda w: w.name):
+            yield pb.WatcherStatus(
+                name=watcher.name,
+                namespaces=sorted(watcher.namespaces),
+                acknowledges=watcher.acknowledges,
+                lag=max(0, head - watcher.position),
+            )
+
+    def _links(self) -> Iterator[pb.LinkStatus]:
+        for name, links in sorted(self._agent.spreading.links.items()):
+            for link in links:
+                yield pb.LinkStatus(
+                    name=name,
+                    lanes="urgent" if link.urgent else "rest",
+                    open=link.is_open,
+                    queued_bytes=link.queued_bytes,
+                    sent=link.sent,
+                    dropped=link.dropped,
+                )
+
+    def _journal(self) -> pb.JournalStatus:
+        statistics = self._agent.journal.statistics()
+        return pb.JournalStatus(
+            durability=DURABILITIES[self._agent.journal.durability],
+            commits=statistics.commits,
+            queued_bytes=statistics.queued_bytes,
+            error=statistics.error,
+            size_bytes=statistics.size_bytes,
+        )

@@ -1,0 +1,176 @@
+"""What applications ask: proto/coherd/v1/cache_service.proto."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from coherd.api.limits import (
+    NAME_MAX,
+    NAMESPACES_MAX,
+    check_namespace,
+    selectors_of,
+    timeout_of,
+    versions_of,
+)
+from coherd.api.receipts import encode_change, encode_outcome
+from coherd.cluster.delivery import Follower
+from coherd.cluster.feed import Reader, reader_reset
+from coherd.cluster.invalidating import Order, Wait
+from coherd.errors import InvalidRequest, one_failure
+from coherd.model import REASON_MAX, Effect, Lane, Position
+from coherd.net.peer_codec import decode_dots
+from coherd.v1 import cache_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from coherd.cluster.agent import Agent
+    from coherd.net.bridge import Call, StreamCall
+
+INVALIDATE_TIMEOUT = 5.0
+RECEIPT_TIMEOUT = 1.0
+"""Seconds, where the caller says nothing."""
+BOOKMARK_AFTER = 5.0
+"""Seconds of silence after which a watcher is sent a bookmark."""
+
+
+class CacheService:
+    """Between protobuf and the agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    async def Invalidate(  # noqa: N802
+        self, request: pb.InvalidateRequest, _call: Call
+    ) -> pb.InvalidateResponse:
+        """Invalidate on every host that holds copies."""
+        agent = self._agent
+        outcome = await agent.invalidating.invalidate(order_of(request))
+        cursor = str(agent.ingest.write_out(outcome.position))
+        receipt = encode_outcome(outcome, agent.roster, agent.journal.durability, cursor)
+        return pb.InvalidateResponse(receipt=receipt)
+
+    async def GetReceipt(  # noqa: N802
+        self, request: pb.GetReceiptRequest, _call: Call
+    ) -> pb.GetReceiptResponse:
+        """Ask who has applied rows that were accepted earlier."""
+        agent = self._agent
+        timeout = timeout_of(
+            request.timeout if request.HasField("timeout") else None, RECEIPT_TIMEOUT
+        )
+        outcome = await agent.invalidating.receipt(decode_dots(request.dots), timeout)
+        return pb.GetReceiptResponse(receipt=encode_outcome(outcome, agent.roster, None, ""))
+
+    async def Watch(self, call: StreamCall) -> None:  # noqa: N802
+        """Follow the invalidations of some namespaces."""
+        messages: list[pb.WatchRequest] = await call.receive()
+        if not messages:
+            return
+        opening = messages[0].open
+        if not 1 <= len(opening.namespaces) <= NAMESPACES_MAX:
+            raise InvalidRequest(f"1 to {NAMESPACES_MAX} namespaces are due")
+        for name in opening.namespaces:
+            check_namespace(name)
+        if len(opening.name) > NAME_MAX:
+            raise InvalidRequest(f"a watcher's name has at most {NAME_MAX} characters")
+        watching = _Watching(self._agent, call, opening)
+        with self._agent.delivery.watching(watching.follower), one_failure():
+            await watching.run(messages[1:])
+
+
+class _Watching:
+    """One watcher: what it is sent, and how far it says it is."""
+
+    def __init__(self, agent: Agent, call: StreamCall, opening: pb.WatchOpen) -> None:
+        self._agent = agent
+        self._call = call
+        self._namespaces = sorted(set(opening.namespaces))
+        start = parse_cursor(agent, opening.cursor) if opening.cursor else agent.feed.position
+        # A cursor of another agent says nothing here: everything the watcher has is doubtful.
+        self._is_unknown = start is None
+        position = agent.feed.position if start is None else start
+        self._reader = Reader(agent.feed, self._namespaces, position)
+        self.follower = Follower(
+            opening.name or "watcher", self._namespaces, position, acknowledges=opening.acknowledges
+        )
+        self._changes_upto = position
+        """The position after the last message that had changes."""
+
+    async def run(self, messages: list[pb.WatchRequest]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send)
+            while messages or (messages := await self._call.receive()):
+                for message in messages:
+                    self._acknowledged(message.acknowledged)
+                messages = []
+            nursery.cancel_scope.cancel()
+
+    async def _send(self) -> None:
+        reader = self._reader
+        first = pb.WatchResponse(cursor=self._cursor())
+        if self._is_unknown:
+            first.changes.extend(
+                encode_change(reader_reset(name, reader.position)) for name in self._namespaces
+            )
+        await self._call.send(first)
+        while True:
+            portion = None
+            with trio.move_on_after(BOOKMARK_AFTER):
+                portion = await reader.next()
+            if portion is None:
+                await self._call.send(pb.WatchResponse(cursor=self._cursor()))
+            elif portion.arrivals:
+                changes = [encode_change(arrival) for arrival in portion.arrivals]
+                self._changes_upto = portion.upto
+                await self._call.send(pb.WatchResponse(changes=changes, cursor=self._cursor()))
+            else:
+                self._skip(portion.upto)
+
+    def _cursor(self) -> str:
+        return str(self._agent.ingest.write_out(self._reader.position))
+
+    def _acknowledged(self, cursor: str) -> None:
+        position = parse_cursor(self._agent, cursor)
+        if position is None or position > self._reader.position:
+            raise InvalidRequest(f"{cursor[:80]!r} is no cursor of this watch")
+        self.follower.reached(position)
+        self._skip(self._reader.position)
+
+    def _skip(self, position: int) -> None:
+        """What it has applied includes what does not concern it."""
+        if self.follower.position >= self._changes_upto:
+            self.follower.reached(position)
+
+
+def order_of(request: pb.InvalidateRequest) -> Order:
+    """Check a request. Raises InvalidRequest."""
+    check_namespace(request.namespace)
+    selectors = selectors_of(request)
+    if request.lane not in {0, *Lane} or request.effect not in {0, *Effect}:
+        raise InvalidRequest("an unknown lane or effect")
+    if request.wait not in {0, *Wait}:
+        raise InvalidRequest("an unknown wait")
+    wait = Wait(request.wait or Wait.ACCEPTED)
+    if (wait is Wait.MEMBERS) != (request.members > 0):
+        raise InvalidRequest("`members` goes with WAIT_MEMBERS and is at least 1")
+    if len(request.reason) > REASON_MAX:
+        raise InvalidRequest(f"a reason has at most {REASON_MAX} characters")
+    return Order(
+        request.namespace,
+        Lane(request.lane or Lane.NORMAL),
+        selectors,
+        Effect(request.effect or Effect.DROP),
+        versions_of(request, len(selectors)),
+        wait,
+        request.members,
+        timeout_of(request.timeout if request.HasField("timeout") else None, INVALIDATE_TIMEOUT),
+        request.reason,
+    )
+
+
+def parse_cursor(agent: Agent, cursor: str) -> int | None:
+    """Give the position of a cursor, None for one of an unknown agent. Raises InvalidRequest."""
+    try:
+        return agent.ingest.locate(Position.parse(cursor))
+    except ValueError:
+        raise InvalidRequest(f"{cursor[:80]!r} is no cursor") from None

@@ -1,0 +1,87 @@
+"""What callers may ask for: one table of limits, and the checks that keep them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coherd.errors import InvalidRequest
+from coherd.model import EVERYTHING, NAMESPACE_PATTERN, NUMBER_MAX, SELECTOR_BYTES_MAX, Selector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from google.protobuf.duration_pb2 import Duration
+
+    from coherd.v1 import cache_service_pb2 as pb
+
+ROWS_MAX = 1_000
+"""Rows of one Invalidate."""
+REQUEST_BYTES_MAX = 1024 * 1024
+"""Bytes of keys, tags and prefixes of one Invalidate."""
+TIMEOUT_MAX = 3600.0
+"""Seconds of the longest wait."""
+NAMESPACES_MAX = 1_000
+"""Namespaces of one Watch."""
+NAME_MAX = 128
+"""Characters of a watcher's name."""
+
+
+def check_namespace(name: str) -> None:
+    """Refuse a name that no namespace can have."""
+    if not NAMESPACE_PATTERN.fullmatch(name):
+        raise InvalidRequest(
+            f"illegal namespace {name[:80]!r}: 1 to 64 of the characters a-z 0-9 . _ - are due"
+        )
+
+
+def selectors_of(request: pb.InvalidateRequest) -> list[Selector]:
+    """Give the rows of a request in their defined order: keys, tags, prefixes, everything."""
+    count = len(request.keys) + len(request.tags) + len(request.prefixes) + request.everything
+    if not 1 <= count <= ROWS_MAX:
+        raise InvalidRequest(f"{count} rows: 1 to {ROWS_MAX} are due in one request")
+    size = 0
+    for kind, texts in (
+        ("key", request.keys),
+        ("tag", request.tags),
+        ("prefix", request.prefixes),
+    ):
+        if not texts:
+            continue
+        lengths = [len(text) for text in texts]
+        size += sum(lengths)
+        if min(lengths) == 0:
+            hint = "; to invalidate everything say so" if kind == "prefix" else ""
+            raise InvalidRequest(f"an empty {kind}{hint}")
+        if max(lengths) > SELECTOR_BYTES_MAX:
+            raise InvalidRequest(
+                f"a {kind} of {max(lengths)} bytes: at most {SELECTOR_BYTES_MAX} are allowed"
+            )
+    if size > REQUEST_BYTES_MAX:
+        raise InvalidRequest(f"{size} bytes: at most {REQUEST_BYTES_MAX} are allowed")
+    selectors = [b"k" + key for key in request.keys]
+    selectors += [b"t" + tag for tag in request.tags]
+    selectors += [b"p" + prefix for prefix in request.prefixes]
+    if request.everything:
+        selectors.append(EVERYTHING)
+    return selectors
+
+
+def versions_of(request: pb.InvalidateRequest, rows: int) -> Sequence[int] | None:
+    """Give the source versions of a request, None when it names none."""
+    if not request.versions:
+        return None
+    if len(request.versions) != rows:
+        raise InvalidRequest(f"{len(request.versions)} versions for {rows} rows: as many are due")
+    if max(request.versions) > NUMBER_MAX:
+        raise InvalidRequest(f"a version beyond {NUMBER_MAX}")
+    return list(request.versions)
+
+
+def timeout_of(duration: Duration | None, default: float) -> float:
+    """Give a timeout in seconds."""
+    if duration is None:
+        return default
+    seconds = duration.seconds + duration.nanos / 1e9
+    if not 0.0 <= seconds <= TIMEOUT_MAX:
+        raise InvalidRequest(f"a timeout of {seconds:g} s: 0 to {TIMEOUT_MAX:g} are allowed")
+    return seconds

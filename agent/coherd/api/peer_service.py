@@ -1,0 +1,152 @@
+"""What peers ask over gRPC: `cluster.endpoint` behind the service of proto/coherd/v1/peer_service.proto."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import trio
+
+from coherd.errors import InvalidRequest, RpcFailed, one_failure
+from coherd.net.peer import LinkReply
+from coherd.net.peer_codec import (
+    OriginTable,
+    decode_dots,
+    decode_have,
+    decode_member,
+    decode_origin_message,
+    decode_parcels,
+    decode_streams,
+    encode_link_reply,
+    encode_member,
+    encode_part,
+    encode_stream,
+)
+from coherd.v1 import peer_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from coherd.cluster.endpoint import Endpoint
+    from coherd.net.bridge import Call, StreamCall
+
+ACKNOWLEDGE_AFTER = 0.0015
+"""Seconds in which acknowledgements are gathered."""
+MEMBERS_MAX = 10_000
+WAIT_MAX = 60.0
+"""Seconds that an answer to Applied may take."""
+
+
+class PeerService:
+    """Between protobuf and the endpoint."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    async def Join(self, request: pb.JoinRequest, _call: Call) -> pb.JoinResponse:  # noqa: N802
+        """Take a member in."""
+        if len(request.members) > MEMBERS_MAX:
+            raise InvalidRequest(f"more than {MEMBERS_MAX} members")
+        members = [decode_member(member) for member in request.members]
+        reply = self._endpoint.join(request.cluster, decode_member(request.me), members)
+        return pb.JoinResponse(
+            me=encode_member(reply.me),
+            members=[encode_member(member) for member in reply.members],
+            epoch=reply.epoch,
+        )
+
+    async def Link(self, call: StreamCall) -> None:  # noqa: N802
+        """Take the rows that a peer spreads for as long as it is there."""
+        messages: list[pb.LinkRequest] = await call.receive()
+        if not messages:
+            return
+        opening = messages[0].open
+        self._endpoint.admit(opening.cluster, decode_member(opening.me))
+        call.send_nowait(pb.LinkResponse(me=encode_member(self._endpoint.me)))
+        await _Incoming(self._endpoint, call).run(messages[1:])
+
+    async def Have(self, request: pb.HaveRequest, _call: Call) -> pb.HaveResponse:  # noqa: N802
+        """Take what changed at a peer."""
+        reply = self._endpoint.have(decode_have(request))
+        return pb.HaveResponse(quiet=reply.quiet, sum=reply.sum, catching_up=reply.catching_up)
+
+    async def Compare(  # noqa: N802
+        self, request: pb.CompareRequest, _call: Call
+    ) -> pb.CompareResponse:
+        """Answer one of the three rounds."""
+        sender = decode_origin_message(request.sender)
+        if request.wanted:
+            page = self._endpoint.compare_streams(sender, set(request.wanted), request.skip)
+            table = OriginTable()
+            streams = [encode_stream(table, stream, have) for stream, have in page.streams]
+            return pb.CompareResponse(origins=table.encode(), streams=streams, more=page.more)
+        if request.buckets:
+            differing = self._endpoint.compare_buckets(sender, request.buckets)
+            return pb.CompareResponse(differing=differing)
+        reply = self._endpoint.compare_roots(sender, request.root)
+        return pb.CompareResponse(equal=reply.equal, catching_up=reply.catching_up)
+
+    async def Fetch(self, request: pb.FetchRequest, call: StreamCall) -> None:  # noqa: N802
+        """Serve missing rows."""
+        decode_origin_message(request.sender)
+        wanted = dict(decode_streams(request.wanted, request.origins))
+        async with aclosing(self._endpoint.fetch(wanted)) as parts:
+            async for part in parts:
+                await call.send(encode_part(part))
+
+    async def Applied(  # noqa: N802
+        self, request: pb.AppliedRequest, _call: Call
+    ) -> pb.AppliedResponse:
+        """Tell whether rows are applied here."""
+        wait = min(request.wait_ms / 1000, WAIT_MAX)
+        applied = await self._endpoint.applied(decode_dots(request.dots), wait)
+        return pb.AppliedResponse(applied=applied)
+
+
+class _Incoming:
+    """One link's receiving side: takes parcels, gathers what is to be said back."""
+
+    def __init__(self, endpoint: Endpoint, call: StreamCall) -> None:
+        self._endpoint = endpoint
+        self._call = call
+        self._acknowledged = 0
+        self._applied: list[int] = []
+        self._due = trio.Event()
+
+    async def run(self, messages: list[pb.LinkRequest]) -> None:
+        with one_failure():
+            await self._run(messages)
+
+    async def _run(self, messages: list[pb.LinkRequest]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._reply)
+            while messages or (messages := await self._call.receive()):
+                for message in messages:
+                    self._take(message)
+                messages = []
+                self._due.set()
+            nursery.cancel_scope.cancel()
+
+    def _take(self, message: pb.LinkRequest) -> None:
+        parcels = decode_parcels(message)
+        if not parcels:
+            return
+        asked = [parcel.sequence for parcel in parcels if parcel.receipt]
+        self._endpoint.take(parcels, lambda: self._has_applied(asked))
+        if parcels[-1].sequence <= self._acknowledged:
+            raise RpcFailed("INVALID_ARGUMENT", "parcels are numbered in ascending order")
+        self._acknowledged = parcels[-1].sequence
+
+    def _has_applied(self, sequences: list[int]) -> None:
+        self._applied += sequences
+        self._due.set()
+
+    async def _reply(self) -> None:
+        name = (self._endpoint.me.name,)
+        while True:
+            await self._due.wait()
+            if not self._applied:
+                with trio.move_on_after(ACKNOWLEDGE_AFTER):
+                    await trio.sleep_forever()
+            self._due = trio.Event()
+            receipts = [(sequence, name) for sequence in self._applied]
+            self._applied = []
+            await self._call.send(encode_link_reply(LinkReply(self._acknowledged, receipts)))

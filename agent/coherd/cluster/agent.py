@@ -1,0 +1,190 @@
+"""One agent: the cores and the tasks that drive them, put together behind doors.
+
+Given a journal, a clock, a source of randomness and a way to dial peers, it neither knows gRPC nor
+signals nor files, so that a whole agent can also run in a simulation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from coherd.cluster.delivery import Delivery
+from coherd.cluster.endpoint import Endpoint
+from coherd.cluster.feed import Feed, arrival_of
+from coherd.cluster.ingest import Ingest
+from coherd.cluster.invalidating import Invalidating
+from coherd.cluster.membership import Membership
+from coherd.cluster.repairing import Repairing
+from coherd.cluster.roster import Roster
+from coherd.cluster.spreading import Spreading
+from coherd.errors import NotDurable, Overloaded
+from coherd.journal import Write
+from coherd.model import EPOCH_MAX
+from coherd.replication.clock import HybridClock
+from coherd.replication.freshness import Freshness
+from coherd.replication.repair import Repair
+from coherd.replication.replica import Replica
+from coherd.replication.retention import EffectiveTtl, horizon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from coherd.clock import Clock
+    from coherd.config import AgentConfig
+    from coherd.handlers import Handler
+    from coherd.journal import Journal
+    from coherd.net.peer import MemberInfo, Peer
+
+log = structlog.get_logger("coherd.agent")
+
+RUNNING_TIME_INTERVAL = 10.0
+"""Seconds between two notes of the running time."""
+
+
+class Agent:
+    """The parts of one agent."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        me: MemberInfo,
+        journal: Journal,
+        clock: Clock,
+        random: Random,
+        dial: Callable[[str], Peer],
+        nursery: trio.Nursery,
+    ) -> None:
+        self.config = config
+        self.journal = journal
+        self.clock = clock
+        self.started_at = clock.now()
+        self._nursery = nursery
+        self._ttls: dict[str, EffectiveTtl] = {}
+        self.replica = Replica()
+        self._restore()
+        self.repair = Repair(self.replica.vector, random, self.horizon)
+        for stream, _ in list(self.replica.vector):
+            self.repair.touch(stream)
+        self.freshness = Freshness()
+        self.feed = Feed(self.replica, journal, clock, self.horizon)
+        self.ingest = Ingest(
+            self.replica, self.repair, journal, self.feed, clock, HybridClock(), me.name
+        )
+        self.roster = Roster(me, journal.contents.members, clock.now, self._store_member)
+        self.spreading = Spreading(self.roster, clock)
+        self.membership = Membership(
+            self.roster, self.spreading, [str(seed) for seed in config.join], dial, random, nursery
+        )
+        self.membership.on_epoch = self._outbid
+        self.delivery = Delivery(
+            self.feed, self.ingest.locate, self.ingest.write_out, random, nursery
+        )
+        self.repairing = Repairing(
+            self.ingest,
+            self.repair,
+            self.freshness,
+            self.roster,
+            self.membership,
+            clock,
+            random,
+            nursery,
+        )
+        self.repairing.alone = config.join_alone
+        self.invalidating = Invalidating(
+            self.ingest, journal, self.spreading, self.delivery, self.roster, self.membership
+        )
+        self.endpoint = Endpoint(
+            config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
+            self.feed, journal, self.delivery, clock,
+        )  # fmt: skip
+        self.ingest.begin_life(me.epoch)
+
+    def start(self, handlers: list[Handler]) -> None:
+        """Start every task."""
+        for handler in handlers:
+            self.delivery.start(handler)
+        self.repairing.start()
+        self.membership.start()
+        self._nursery.start_soon(self._note_running_time)
+
+    def _outbid(self, known: int) -> None:
+        """A peer knows a later life of this name than this one: begin one that is later still."""
+        if known > self.roster.me.epoch:
+            epoch = draw_epoch(self.clock.wall_ms(), [self.roster.me.epoch], known)
+            log.warning("new epoch: a peer knows a later one", known=known, epoch=epoch)
+            self.ingest.begin_life(epoch)
+            self.roster.me = replace(self.roster.me, epoch=epoch)
+
+    def horizon(self, namespace: str, now: float) -> float:
+        """Give the age in seconds from which a row of the namespace covers no living copy."""
+        effective = self._ttls.get(namespace)
+        if effective is None:
+            effective = self._ttls[namespace] = EffectiveTtl()
+            effective.set(self.config.namespace(namespace).max_ttl or inf, now)
+        return horizon(effective.at(now))
+
+    def reasons(self) -> list[str]:
+        """Say, a sentence each, why this agent cannot vouch for the caches of its host."""
+        reasons = []
+        if error := self.journal.statistics().error:
+            reasons.append(f"the journal is closed: {error}")
+        if self.freshness.is_catching_up:
+            if not self.membership.seed_answered and not self.config.join_alone:
+                reasons.append(
+                    "no seed answers: check `join`, or set `join_alone = true` for a first agent"
+                )
+            else:
+                reasons.append("catching up with the other agents")
+        reasons += [
+            f"handler {state.handler.label} does not answer: {state.error or 'connecting'}"
+            for state in self.delivery.handlers
+            if not state.connected
+        ]
+        return reasons
+
+    def _restore(self) -> None:
+        """Take in what the journal remembers."""
+        contents = self.journal.contents
+        vector = self.replica.vector
+        for stream, ranges in contents.vector.items():
+            for low, high in ranges:
+                vector.state(stream).have.add(low, high)
+        for stream, floor in contents.stream_floors.items():
+            vector.state(stream).floor = floor
+        self.replica.floors.update(contents.namespace_floors)
+        rows = 0
+        for block in self.journal.blocks():
+            arrival = arrival_of(block)
+            self.replica.restore(arrival)
+            rows += len(arrival.batch)
+        self.replica.position = max(self.replica.position, contents.position)
+        if rows:
+            log.info("journal read", rows=rows, position=self.replica.position)
+
+    def _store_member(self, name: str, data: bytes) -> None:
+        try:
+            self.journal.append_nowait(Write(members={name: data}))
+        except (Overloaded, NotDurable) as error:
+            log.warning("roster not stored", member=name, error=str(error))
+
+    async def _note_running_time(self) -> None:
+        while True:
+            await trio.sleep(RUNNING_TIME_INTERVAL)
+            self.journal.note_running_time()
+
+
+def draw_epoch(wall_ms: int, lives: list[int], known: int) -> int:
+    """Draw the epoch of a new life: later than any that this journal or a peer knows.
+
+    Raises ValueError when it would lie beyond the year 2100.
+    """
+    epoch = max(wall_ms, known + 1, *(epoch + 1 for epoch in lives))
+    if epoch > EPOCH_MAX:
+        raise ValueError(f"an epoch beyond the year 2100: {epoch}; is the clock right?")
+    return epoch

@@ -1,0 +1,220 @@
+"""Bringing rows to the caches of this host, and knowing how far each of them is.
+
+Every handler reads the feed in a task of its own, every watcher in its call. *Applied here* has one
+meaning everywhere: the row is in the vector, and each of them has reached the position that was the
+newest when the question was asked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import contextmanager
+from random import Random
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from coherd.cluster.feed import Feed, Portion, Reader
+from coherd.errors import HandlerFailed
+from coherd.model import Cause, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from coherd.handlers import Handler, Resumption
+
+log = structlog.get_logger("coherd.delivery")
+
+RETRY_MIN = 0.1
+RETRY_MAX = 5.0
+"""Seconds between two attempts to reach a cache."""
+PROBE_AFTER = 1.0
+"""Seconds of quiet after which a cache is asked whether it still holds its cursor."""
+GONE_AFTER = 30.0
+"""Seconds for which an acknowledging watcher that went away counts as missing: `staleness_bound`."""
+
+
+class Follower:
+    """A cache that is being kept coherent: who it is and how far it is."""
+
+    def __init__(
+        self, name: str, namespaces: Collection[str], position: int, *, acknowledges: bool = True
+    ) -> None:
+        self.name = name
+        self.namespaces = frozenset(namespaces)
+        self.acknowledges = acknowledges
+        """Whether questions wait for it."""
+        self.position = position
+        """Everything up to here is applied."""
+        self._questions: deque[tuple[int, Question]] = deque()
+
+    def ask(self, position: int, question: Question) -> None:
+        """Have `question` wait for `position`. Positions are asked in ascending order."""
+        self._questions.append((position, question))
+
+    def reached(self, position: int) -> None:
+        """Note that everything up to `position` is applied."""
+        self.position = max(self.position, position)
+        questions = self._questions
+        while questions and questions[0][0] <= position:
+            questions.popleft()[1].answered()
+
+    def abandon(self) -> None:
+        """Answer what waits: the cache is gone for so long that it does not count any more."""
+        while self._questions:
+            self._questions.popleft()[1].answered()
+
+
+class Question:
+    """Calls back once every follower that was asked has reached the position asked about."""
+
+    __slots__ = ("_callback", "_left")
+
+    def __init__(self, left: int, callback: Callable[[], None]) -> None:
+        self._left = left
+        self._callback = callback
+        if not left:
+            callback()
+
+    def answered(self) -> None:
+        """One follower has reached it."""
+        self._left -= 1
+        if not self._left:
+            self._callback()
+
+
+class HandlerState:
+    """How a handler is doing."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.follower = Follower(handler.label, [handler.namespace], 0)
+        self.connected = False
+        self.error = ""
+        self.applied = 0
+        self.failures = 0
+        self.resets = 0
+
+
+class Delivery:
+    """The followers of this host and the tasks of its handlers."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        locate: Callable[[Position], int | None],
+        write_out: Callable[[int], Position],
+        random: Random,
+        nursery: trio.Nursery,
+    ) -> None:
+        """`locate` and `write_out` turn a position as written outside into a number and back."""
+        self._feed = feed
+        self._locate = locate
+        self._write_out = write_out
+        self._random = random
+        self._nursery = nursery
+        self.handlers: list[HandlerState] = []
+        self.watchers: set[Follower] = set()
+        self._gone: set[Follower] = set()
+
+    def ask(self, namespaces: Collection[str], callback: Callable[[], None]) -> None:
+        """Call back once everything that has arrived by now in these namespaces is applied here."""
+        position = self._feed.position
+        followers = [
+            follower
+            for follower in self._acknowledging()
+            if follower.position < position and not follower.namespaces.isdisjoint(namespaces)
+        ]
+        question = Question(len(followers), callback)
+        for follower in followers:
+            follower.ask(position, question)
+
+    async def applied(self, namespaces: Collection[str]) -> None:
+        """Wait until everything that has arrived by now in these namespaces is applied here."""
+        done = trio.Event()
+        self.ask(namespaces, done.set)
+        await done.wait()
+
+    @contextmanager
+    def watching(self, watcher: Follower) -> Iterator[None]:
+        """Count `watcher` while it is connected."""
+        self.watchers.add(watcher)
+        try:
+            yield
+        finally:
+            self.watchers.discard(watcher)
+            if watcher.acknowledges:
+                self._gone.add(watcher)
+                self._nursery.start_soon(self._forget_gone, watcher)
+
+    async def _forget_gone(self, watcher: Follower) -> None:
+        """Let a watcher that went away count as missing for a while, then no more."""
+        await trio.sleep(GONE_AFTER)
+        self._gone.discard(watcher)
+        watcher.abandon()
+
+    def start(self, handler: Handler) -> None:
+        """Keep one cache coherent for ever, in a task of its own."""
+        state = HandlerState(handler)
+        self.handlers.append(state)
+        self._nursery.start_soon(self._run_handler, state)
+
+    async def _run_handler(self, state: HandlerState) -> None:
+        retry = RETRY_MIN
+        while True:
+            try:
+                await self._follow(state)
+            except HandlerFailed as error:
+                if not state.error:
+                    log.warning("handler failed", handler=state.handler.label, error=str(error))
+                retry = RETRY_MIN if state.connected else min(retry * 2, RETRY_MAX)
+                state.connected = False
+                state.error = str(error)
+                state.failures += 1
+                await trio.sleep(retry * self._random.uniform(0.5, 1.0))
+
+    async def _follow(self, state: HandlerState) -> None:
+        handler, follower = state.handler, state.follower
+        reader = Reader(self._feed, [handler.namespace], self._start_of(await handler.connect()))
+        if state.error:
+            log.info("handler is back", handler=handler.label)
+        state.connected, state.error = True, ""
+        # A cache that was restored is further back than it was; questions wait for it again.
+        follower.position = reader.position
+        # Also without rows the cursor is stored at once, lest a cache that fills now look warm and
+        # without a cursor at the next start; and then now and then, which shows whether the cache
+        # still is what it was and keeps the cursor of a quiet namespace above the floor.
+        await handler.apply([], self._write_out(reader.position))
+        while True:
+            portion = None
+            with trio.move_on_after(PROBE_AFTER):
+                portion = await reader.next()
+            if portion is None:
+                await handler.apply([], self._write_out(follower.position))
+            else:
+                await self._bring(state, portion)
+
+    async def _bring(self, state: HandlerState, portion: Portion) -> None:
+        """Apply a portion, and let those know who wait for it."""
+        if portion.arrivals:
+            batches = [arrival.batch for arrival in portion.arrivals]
+            await state.handler.apply(batches, self._write_out(portion.upto))
+            state.applied += sum(map(len, batches))
+            state.resets += sum(a.cause is Cause.CURSOR for a in portion.arrivals)
+        state.follower.reached(portion.upto)
+
+    def _start_of(self, resumption: Resumption) -> int:
+        """A cache goes on from its cursor; without one it is at 0, or if empty at the head."""
+        if resumption.cursor is not None:
+            position = self._locate(resumption.cursor)
+            if position is not None:
+                return position
+        return 0 if resumption.warm else self._feed.position
+
+    def _acknowledging(self) -> Iterator[Follower]:
+        for state in self.handlers:
+            yield state.follower
+        yield from self._gone
+        yield from (watcher for watcher in self.watchers if watcher.acknowledges)

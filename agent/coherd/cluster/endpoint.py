@@ -1,0 +1,208 @@
+"""The agent's own side of the door to a peer: what it answers to the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from coherd import wire
+from coherd.errors import InvalidRequest, RpcFailed
+from coherd.model import Cause
+from coherd.net.peer import FetchPart, HaveReply, JoinReply, RootReply, StreamsPage
+from coherd.replication.intervals import Intervals
+from coherd.replication.repair import Answer, answer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+
+    from coherd.clock import Clock
+    from coherd.cluster.delivery import Delivery
+    from coherd.cluster.feed import Feed
+    from coherd.cluster.ingest import Ingest
+    from coherd.cluster.repairing import Repairing
+    from coherd.cluster.roster import Roster
+    from coherd.journal import Journal
+    from coherd.model import Origin, Stream
+    from coherd.net.peer import Have, MemberInfo, Parcel, StreamRange
+    from coherd.replication.freshness import Freshness
+    from coherd.replication.repair import Repair
+
+FETCHES_MAX = 3
+"""Fetches served at once."""
+FETCH_RETRY_AFTER = 0.05
+"""Seconds after which one that is refused may ask again."""
+FETCH_BYTES = 64 * 1024
+FETCH_ROWS = wire.BATCH_ROWS_MAX
+"""Size of one part of the answer to a fetch."""
+PAGE_STREAMS = 1_000
+"""Streams of one page of a Compare."""
+
+
+class Endpoint:
+    """What peers ask of this agent."""
+
+    def __init__(
+        self,
+        cluster: str,
+        ingest: Ingest,
+        repair: Repair,
+        repairing: Repairing,
+        freshness: Freshness,
+        roster: Roster,
+        feed: Feed,
+        journal: Journal,
+        delivery: Delivery,
+        clock: Clock,
+    ) -> None:
+        self._cluster = cluster
+        self._ingest = ingest
+        self._repair = repair
+        self._repairing = repairing
+        self._freshness = freshness
+        self._roster = roster
+        self._feed = feed
+        self._journal = journal
+        self._delivery = delivery
+        self._clock = clock
+        self._fetches = 0
+
+    @property
+    def me(self) -> MemberInfo:
+        """What this agent says of itself."""
+        return self._roster.me
+
+    def join(self, cluster: str, member: MemberInfo, members: Sequence[MemberInfo]) -> JoinReply:
+        """Take a member in. Raises RpcFailed for another cluster and for a name that is taken."""
+        known = self._roster.members.get(member.name)
+        later = known.info.epoch if known and known.info.epoch > member.epoch else 0
+        self.admit(cluster, member)
+        for info in members:
+            self._roster.heard(info)
+        others = [info for info in self._roster.infos() if info.name != member.name]
+        return JoinReply(self.me, others, later)
+
+    def admit(self, cluster: str, member: MemberInfo) -> None:
+        """Take news of a member from itself."""
+        if cluster != self._cluster:
+            raise RpcFailed(
+                "FAILED_PRECONDITION",
+                f"this is cluster {self._cluster!r}, not {cluster!r}: check `cluster` and `join`",
+            )
+        if member.name == self.me.name:
+            if member.epoch != self.me.epoch:
+                raise _taken(self.me)
+            return
+        known = self._roster.members.get(member.name)
+        if known is not None and known.is_linked and known.info.address != member.address:
+            raise _taken(known.info)
+        self._roster.heard(member)
+
+    def take(self, parcels: Sequence[Parcel], applied: Callable[[], None]) -> None:
+        """Take rows that a peer spreads; call `applied` once they are, if the peer wants to know."""
+        namespaces = self._ingest.receive(((p.payload, p.age) for p in parcels), Cause.LINK)
+        if any(parcel.receipt for parcel in parcels):
+            self._delivery.ask(namespaces, applied)
+
+    def have(self, have: Have) -> HaveReply:
+        """Take what changed at a peer."""
+        name = self._member(have.sender)
+        if have.changes:
+            self._repair.claim(name, have.changes)
+            self._repairing.look()
+        reply = HaveReply(
+            self._repairing.is_quiet, self._repairing.sum(name), self._freshness.is_catching_up
+        )
+        self._repairing.heard_sum(name, HaveReply(False, have.sum, have.catching_up))
+        return reply
+
+    def compare_roots(self, sender: Origin, root: int) -> RootReply:
+        """Compare the hashes over everything."""
+        equal = self._repairing.sum(self._member(sender)) == root
+        return RootReply(equal, self._freshness.is_catching_up)
+
+    def compare_buckets(self, sender: Origin, buckets: Sequence[int]) -> list[int]:
+        """Give the numbers of the buckets that differ."""
+        mine = self._ingest.replica.vector.bucket_sums(self._repairing.shared(self._member(sender)))
+        if len(buckets) != len(mine):
+            raise InvalidRequest(f"{len(mine)} buckets are due")
+        return [i for i, (a, b) in enumerate(zip(mine, buckets, strict=True)) if a != b]
+
+    def compare_streams(self, sender: Origin, wanted: Collection[int], skip: int) -> StreamsPage:
+        """Give the streams of some buckets."""
+        vector = self._ingest.replica.vector
+        found = [
+            (stream, state.have)
+            for namespace in self._repairing.shared(self._member(sender))
+            for stream, state in vector.streams(namespace).items()
+            if state.have and state.bucket in wanted
+        ]
+        page = found[skip : skip + PAGE_STREAMS]
+        return StreamsPage(page, len(found) > skip + len(page))
+
+    async def fetch(self, wanted: Mapping[Stream, Intervals]) -> AsyncGenerator[FetchPart, None]:
+        """Serve rows and say what is known of the numbers without one."""
+        if self._fetches >= FETCHES_MAX:
+            yield FetchPart(retry_after=FETCH_RETRY_AFTER)
+            return
+        self._fetches += 1
+        try:
+            now = self._clock.now()
+            vector = self._ingest.replica.vector
+            answers: dict[Stream, Answer] = {
+                stream: answer(vector.get(stream), numbers, now)
+                for stream, numbers in wanted.items()
+            }
+            for stream, reply in answers.items():
+                async for part in self._rows(stream, reply.rows):
+                    yield part
+            yield FetchPart(answers=answers)
+        finally:
+            self._fetches -= 1
+
+    async def _rows(self, stream: Stream, numbers: Intervals) -> AsyncGenerator[FetchPart, None]:
+        """Serve the rows of one stream: from memory what is new, from the journal the rest."""
+        left = numbers.copy()
+        blocks: list[tuple[bytes, float]] = []
+        size = rows = 0
+        now = self._clock.now()
+        for entry in self._feed.rows(stream, numbers) if left else ():
+            arrival = entry.arrival
+            blocks.append((entry.payload, now - arrival.accepted_at))
+            left = left - Intervals(arrival.batch.numbers)
+            size += len(entry.payload)
+            rows += len(arrival.batch)
+            if size >= FETCH_BYTES or rows >= FETCH_ROWS:
+                yield FetchPart(blocks)
+                blocks, size, rows = [], 0, 0
+        if blocks:
+            yield FetchPart(blocks)
+        while left:
+            stored = await self._journal.fetch(stream, left.ranges(), FETCH_BYTES)
+            if not stored:
+                return
+            now = self._clock.now()
+            yield FetchPart([(block.payload, now - block.accepted_at) for block in stored])
+            for block in stored:
+                left = left - Intervals(block.numbers)
+
+    async def applied(self, dots: Sequence[StreamRange], wait: float) -> bool:
+        """Tell whether this host has applied rows, after waiting for it for a while."""
+        with trio.move_on_after(wait):
+            for stream, (first, last) in dots:
+                await self._ingest.has(stream, first, last)
+            await self._delivery.applied({stream.namespace for stream, _ in dots})
+            return True
+        return False
+
+    def _member(self, sender: Origin) -> str:
+        if sender.name not in self._roster.members:
+            raise RpcFailed("FAILED_PRECONDITION", f"{sender.name} has not joined")
+        return sender.name
+
+
+def _taken(holder: MemberInfo) -> RpcFailed:
+    return RpcFailed(
+        "ALREADY_EXISTS",
+        f"the name {holder.name!r} is taken by the agent at {holder.address}: choose another `name`",
+    )

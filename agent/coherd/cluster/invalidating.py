@@ -1,0 +1,173 @@
+"""One invalidation, from the application's call to the answer it waits for.
+
+Rows leave for peers, journal, handlers and watchers in one step; the caller waits for the disk, and then
+for as many others as it asked for. No answer ever hangs: at the timeout it says who is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from coherd.cluster.receipts import Receipt
+from coherd.errors import RpcFailed
+from coherd.net.peer import StreamRange
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from coherd.cluster.delivery import Delivery
+    from coherd.cluster.ingest import Ingest
+    from coherd.cluster.membership import Membership
+    from coherd.cluster.roster import Roster
+    from coherd.cluster.spreading import Spreading
+    from coherd.journal import Journal
+    from coherd.model import Effect, Lane, Selector
+
+log = structlog.get_logger("coherd.invalidate")
+
+
+class Wait(IntEnum):
+    """For what an invalidation waits beyond the journal, the further the higher."""
+
+    ACCEPTED = 1
+    LOCAL = 2
+    REGION = 3
+    MEMBERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an application asks for; checked."""
+
+    namespace: str
+    lane: Lane
+    selectors: Sequence[Selector]
+    effect: Effect
+    versions: Sequence[int] | None
+    wait: Wait
+    members: int
+    """With `Wait.MEMBERS`: how many, this one included."""
+    timeout: float
+    """Seconds."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of rows."""
+
+    receipt: Receipt
+    is_complete: bool
+    position: int
+    """Just after the rows; 0 when they were not accepted by this call."""
+
+
+class Invalidating:
+    """Accepts invalidations and finds out who has applied them."""
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        journal: Journal,
+        spreading: Spreading,
+        delivery: Delivery,
+        roster: Roster,
+        membership: Membership,
+    ) -> None:
+        self._ingest = ingest
+        self._journal = journal
+        self._spreading = spreading
+        self._delivery = delivery
+        self._roster = roster
+        self._membership = membership
+
+    async def invalidate(self, order: Order) -> Outcome:
+        """Accept rows, and answer when what was asked for is reached, or not reachable, or too late.
+
+        Raises `Overloaded` or `NotDurable`.
+        """
+        accepted = self._ingest.accept(
+            order.namespace,
+            order.lane,
+            order.selectors,
+            order.effect,
+            order.versions,
+            order.reason,
+        )
+        arrival = accepted.arrival
+        batch = arrival.batch
+        dots = [StreamRange(batch.stream, numbers) for numbers in batch.numbers]
+        required = (
+            [self._roster.me.name] if order.wait < Wait.REGION else self._required(order.namespace)
+        )
+        receipt = Receipt(dots, [] if order.wait is Wait.ACCEPTED else required)
+        self._spreading.spread(
+            order.namespace,
+            order.lane,
+            accepted.payload,
+            arrival.accepted_at,
+            receipt if order.wait >= Wait.REGION else None,
+        )
+        if order.wait > Wait.ACCEPTED:
+            me = self._roster.me.name
+            self._delivery.ask({order.namespace}, lambda: receipt.add([me]))
+        await self._journal.committed(accepted.ticket)
+        wanted = order.members if order.wait is Wait.MEMBERS else len(receipt.required)
+        if order.wait > Wait.ACCEPTED:
+            await self._gather(receipt, wanted, order.timeout, order.timeout / 2)
+        return Outcome(receipt, len(receipt.applied) >= wanted, arrival.last)
+
+    async def receipt(self, dots: Sequence[StreamRange], timeout: float) -> Outcome:
+        """Ask everybody who must have applied rows whether they have."""
+        required: set[str] = set()
+        for stream, _ in dots:
+            required.update(self._required(stream.namespace))
+        receipt = Receipt(dots, required)
+        await self._gather(receipt, len(required), timeout, 0.0)
+        return Outcome(receipt, receipt.is_complete, 0)
+
+    def _required(self, namespace: str) -> list[str]:
+        """Give everybody whose caches may hold copies, whatever their state."""
+        others = [member.info.name for member in self._roster.holders(namespace)]
+        return [self._roster.me.name, *others] if self._roster.me.holds(namespace) else others
+
+    async def _gather(
+        self, receipt: Receipt, wanted: int, timeout: float, ask_after: float
+    ) -> None:
+        """Wait for `wanted` members; those missing after `ask_after` seconds are asked directly."""
+        with trio.move_on_after(timeout):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ask_missing, receipt, timeout - ask_after, ask_after)
+                await receipt.wait(self._roster, wanted)
+                nursery.cancel_scope.cancel()
+
+    async def _ask_missing(self, receipt: Receipt, timeout: float, after: float) -> None:
+        await trio.sleep(after)
+        async with trio.open_nursery() as nursery:
+            for name in receipt.missing:
+                if name == self._roster.me.name:
+                    nursery.start_soon(self._ask_here, receipt)
+                else:
+                    nursery.start_soon(self._ask_one, receipt, name, timeout)
+
+    async def _ask_here(self, receipt: Receipt) -> None:
+        for stream, (first, last) in receipt.dots:
+            await self._ingest.has(stream, first, last)
+        await self._delivery.applied({stream.namespace for stream, _ in receipt.dots})
+        receipt.add([self._roster.me.name])
+
+    async def _ask_one(self, receipt: Receipt, name: str, timeout: float) -> None:
+        peer = self._membership.peers.get(name)
+        if peer is None:
+            return
+        try:
+            dots = list(receipt.dots)
+            if await peer.applied(self._ingest.life, dots, min(timeout, 60.0)):
+                receipt.add([name])
+        except RpcFailed as error:
+            log.debug("applied not answered", member=name, error=str(error))

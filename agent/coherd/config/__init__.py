@@ -1,0 +1,326 @@
+"""What an agent is told (floor 2): one TOML file, COHERD_* variables and flags; the later wins.
+
+The dataclasses below are the settings: a field is a setting, its annotation says how it is read, its
+docstring what it means. `load` gives an `AgentConfig` or raises `ConfigProblems`, which lists
+everything that is wrong and where. `EXAMPLE` is a file to start from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from coherd.config import address as config_address
+from coherd.config import values as config_values
+from coherd.config.address import Address, UnixSocket, without_secrets
+from coherd.config.example import EXAMPLE
+from coherd.config.lines import Key
+from coherd.config.source import (
+    ConfigProblems,
+    Place,
+    Problem,
+    Written,
+    add_environment,
+    add_flags,
+    nearest,
+    read_file,
+)
+from coherd.config.values import Listed, Parsed, brief, shown
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
+
+__all__ = [
+    "DEFAULTS",
+    "EXAMPLE",
+    "LOCAL_DEFAULT",
+    "SETTINGS",
+    "Address",
+    "AgentConfig",
+    "ConfigProblems",
+    "NamespaceConfig",
+    "RedisHandlerConfig",
+    "UnixSocket",
+    "Written",
+    "load",
+    "trace",
+]
+
+SEEDS_MAX = 10_000
+LOCAL_MAX = 16
+HANDLERS_MAX = 64
+NAMESPACES_MAX = 1000
+
+LISTEN_DEFAULT = Address("127.0.0.1", 4373)
+HTTP_DEFAULT = Address("127.0.0.1", 4375)
+
+LOCAL_DEFAULT = UnixSocket("/run/coherd/coherd.sock")
+"""Where an agent listens for applications, and where they look for it."""
+
+DEFAULTS = "default"
+"""[namespaces.default] holds what the other namespaces leave unset."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceConfig:
+    """How the rows of one namespace are kept and spread."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    max_ttl: Annotated[
+        float | None, Parsed(config_values.unless_none(config_values.duration(1.0)))
+    ] = None
+    """Seconds; longest time that any cache keeps a copy. None: nobody promises one.
+
+    Rows older than max_ttl + 60 s + 2 % of max_ttl cover no copy that can still be alive, so they are
+    forgotten without harm, and an agent that was away longer than that needs no reset. Take the
+    longest expiry that your applications set, or more; a shorter one leaves stale copies behind.
+    """
+    retention: Annotated[float, Parsed(config_values.duration(60.0))] = 86_400.0
+    """Seconds; how long rows are remembered where `max_ttl` is unset.
+
+    An agent that was away longer has its caches of the namespace emptied when it returns. Take the
+    longest stop that should be repaired row by row.
+    """
+    entries_max: Annotated[int, Parsed(config_values.integer(1000, 1_000_000_000))] = 1_000_000
+    """Keys, tags and prefixes remembered; beyond it the oldest are forgotten early.
+
+    An agent that misses forgotten rows is reset. About 150 to 500 bytes of memory each: take the
+    number of different keys invalidated in one `max_ttl` (or `retention`).
+    """
+    batch_window: Annotated[float, Parsed(config_values.duration(0.0, 60.0))] = 0.1
+    """Seconds; longest time that a row of the bulk lane may wait so that it leaves with others.
+
+    The other lanes never wait for it. A longer one means fewer, larger parcels.
+    """
+    staleness_bound: Annotated[
+        float | None, Parsed(config_values.unless_none(config_values.duration(1.0)))
+    ] = 30.0
+    """Seconds; how old this agent's knowledge may be and still be trusted. None: no bound.
+
+    Agents compare what they have every second, and at least four times in this span. A watcher that
+    went away less than this ago still counts as missing in receipts.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class RedisHandlerConfig:
+    """One Redis or Valkey whose copies this agent drops."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Annotated[str, Parsed(config_values.one_of("redis"))]
+    """What it is; "redis" is also right for Valkey."""
+    url: Annotated[str, Parsed(config_address.redis_url)] = field(repr=False)
+    """redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS, unix:///PATH?db=N."""
+    namespaces: Annotated[
+        tuple[Annotated[str, Parsed(config_values.namespace)], ...], Listed(1, NAMESPACES_MAX)
+    ]
+    """Whose copies it holds: at least one namespace."""
+    key: Annotated[str, Parsed(config_values.template("key"))]
+    """How this cache spells a key of the namespace; {key} stands for it, once."""
+    tag: Annotated[str | None, Parsed(config_values.template("tag"))] = None
+    """The set that holds the keys of a tag; {tag} stands for it, once.
+
+    None: there are no sets; an invalidation by tag drops the whole namespace in this cache.
+    """
+
+    @property
+    def label(self) -> str:
+        """The URL as it may be shown: without the password."""
+        return without_secrets(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything an agent is told."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    name: Annotated[str, Parsed(config_values.name)]
+    """Unique in the cluster and kept for good: receipts and cursors are counted by it."""
+    cluster: Annotated[str, Parsed(config_values.name)] = "default"
+    """Whom the agent belongs to; agents of another cluster are refused."""
+    region: Annotated[str, Parsed(config_values.name)] = ""
+    """Where it is; left out, the cluster's name."""
+    listen: Annotated[Address, Parsed(config_address.address)] = LISTEN_DEFAULT
+    """Where it listens for other agents; port 0 is any free one. Not loopback: needs `insecure`."""
+    advertise: Annotated[Address | None, Parsed(config_address.dialled)] = None
+    """Where other agents reach it. None: where it listens."""
+    insecure: Annotated[bool, Parsed(config_values.boolean)] = False
+    """True allows addresses that are not loopback although nothing is encrypted yet."""
+    join: Annotated[
+        tuple[Annotated[Address, Parsed(config_address.seed)], ...], Listed(0, SEEDS_MAX)
+    ] = ()
+    """Agents to ask at start, in any order; itself among them does no harm. Empty: the first agent."""
+    join_alone: Annotated[bool, Parsed(config_values.boolean)] = False
+    """True: ready although no seed answers. False is safer: an isolated agent cannot know."""
+    data_dir: Annotated[Path, Parsed(config_values.directory)] = Path("/var/lib/coherd")
+    """The journal and the identity; on a local disk, for one agent alone."""
+    local: Annotated[
+        tuple[Annotated[Address | UnixSocket, Parsed(config_address.local)], ...],
+        Listed(1, LOCAL_MAX),
+    ] = (LOCAL_DEFAULT,)
+    """Where applications of this host and the command line find it."""
+    http: Annotated[Address | None, Parsed(config_address.optional_address)] = HTTP_DEFAULT
+    """Reserved for metrics, health and the dashboard, which do not exist yet: nothing is opened.
+
+    Checked already, so that a file written today stays right. None: off.
+    """
+    durability: Annotated[str, Parsed(config_values.one_of("os", "disk"))] = "os"
+    """What an accepted row survives: "os" a crash of the agent, "disk" also a loss of power.
+
+    "disk" waits for the disk before every answer.
+    """
+    namespaces: Mapping[Annotated[str, Parsed(config_values.namespace)], NamespaceConfig] = field(
+        default_factory=dict, hash=False
+    )
+    """Namespaces with settings of their own, what they leave unset filled in; "default": the others."""
+    handlers: Annotated[tuple[RedisHandlerConfig, ...], Listed(0, HANDLERS_MAX)] = ()
+    """The caches that this agent keeps coherent."""
+
+    def __post_init__(self) -> None:
+        if not self.region:
+            object.__setattr__(self, "region", self.cluster)
+
+    def namespace(self, name: str) -> NamespaceConfig:
+        """Give the settings of a namespace, named in the file or not."""
+        found = self.namespaces.get(name) or self.namespaces.get(DEFAULTS)
+        return found or NamespaceConfig()
+
+
+SETTINGS: Mapping[str, object] = {
+    f.name: "" if f.name == "name" else f.default
+    for f in fields(AgentConfig)
+    if f.name not in {"namespaces", "handlers"}
+}
+"""The settings that variables and flags may set, each with its default."""
+
+
+def load(
+    path: Path | None, environment: Mapping[str, str], flags: Mapping[str, object]
+) -> AgentConfig:
+    """Read a file (None: no file), then variables, then flags (None or (): not given).
+
+    Raises ConfigProblems, which lists everything that is wrong.
+    """
+    return trace(path, environment, flags)[0]
+
+
+def trace(
+    path: Path | None, environment: Mapping[str, str], flags: Mapping[str, object]
+) -> tuple[AgentConfig, Written]:
+    """Do what `load` does, and tell where each value was written."""
+    written = Written() if path is None else read_file(path)
+    add_environment(written, environment, SETTINGS)
+    add_flags(written, flags, SETTINGS)
+    data = written.data if "name" in written.data else {"name": _host_name(), **written.data}
+    config, errors = _read(data)
+    wrong = {str(error["loc"][0]) for error in errors}
+    if wrong:  # go on without what is wrong, to tell everything at once
+        config, _ = _read({"name": "unnamed", **{k: v for k, v in data.items() if k not in wrong}})
+    problems = written.problems + [_problem(written, error) for error in errors]
+    for names, text in _conflicts(config):
+        if wrong.isdisjoint(names):
+            place = written.place((names[0],)) or Place("default")
+            problems.append(Problem(place, f"{names[0]}: {text}"))
+    if problems:
+        raise ConfigProblems(map(str, sorted(problems, key=lambda problem: problem.place.line)))
+    return _inherit(config, written.data.get("namespaces", {})), written
+
+
+def _host_name() -> str:
+    """Give this host's name with what a name may not have as dashes."""
+    import re
+    import socket
+
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).lstrip(".-_")[:128]
+
+
+@cache
+def _adapter() -> TypeAdapter[AgentConfig]:
+    """Import pydantic: only when settings are read, for it takes longer than the rest together."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(AgentConfig)
+
+
+def _read(data: Mapping[str, Any]) -> tuple[AgentConfig, list[ErrorDetails]]:
+    """Let pydantic read `data`; where something is wrong, the errors count and the config does not."""
+    from pydantic import ValidationError
+
+    try:
+        return _adapter().validate_python(data), []
+    except ValidationError as error:
+        return AgentConfig(""), error.errors(include_url=False, include_input=False)
+
+
+def _problem(written: Written, error: ErrorDetails) -> Problem:
+    """Say in coherd's words what pydantic found."""
+    key: Key = tuple(part for part in error["loc"] if part != "[key]")
+    place = written.place(key) or Place("default")
+    if key == ("name",) and key not in written.places:
+        return Problem(place, "name: the name of this host cannot serve as one; set name")
+    match error["type"]:
+        case "unexpected_keyword_argument":
+            return Problem(place, f"unknown setting {shown(full_name(key))}{_hint(key)}")
+        case "missing":
+            text = f'is missing; `coherd config example` shows how "{key[-1]}" is written'
+        case "value_error":
+            text = str(error["ctx"]["error"])
+            if key == ("handlers",):
+                text += "; each handler begins with [[handlers]]"
+        case _:  # what is not a table where one belongs
+            text = f"expected {'a table' if len(key) > 1 else f'tables [{key[0]}.NAME]'}"
+    return Problem(place, f"{brief(full_name(key))}: {text}")
+
+
+def full_name(key: Key) -> str:
+    """Write a key as people do: handlers[0].url."""
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
+    return name.removeprefix(".")
+
+
+def _hint(key: Key) -> str:
+    """Find what may have been meant by a name that nobody knows."""
+    tables: dict[str, type[AgentConfig | NamespaceConfig | RedisHandlerConfig]] = {
+        "above the first [table]": AgentConfig,
+        "under [namespaces.NAME]": NamespaceConfig,
+        "under [[handlers]]": RedisHandlerConfig,
+    }
+    own = tables["above the first [table]"]
+    if len(key) > 1:
+        own = NamespaceConfig if key[0] == "namespaces" else RedisHandlerConfig
+    for where, table in tables.items():
+        if table is not own and key[-1] in {f.name for f in fields(table)}:
+            return f"; it belongs {where}"
+    return nearest(str(key[-1]), [f.name for f in fields(own)])
+
+
+def _conflicts(config: AgentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Give what is wrong between settings: their names, the one to blame first, and a text."""
+    for name in ("listen", "advertise", "http"):
+        address = getattr(config, name)
+        if address is not None and not address.is_loopback and not config.insecure:
+            text = (
+                f"{address} is not a loopback address and nothing is encrypted yet; "
+                "set insecure = true to allow it, or use 127.0.0.1"
+            )
+            yield (name, "insecure"), text
+    if config.listen.is_wildcard and config.advertise is None:
+        text = f"{config.listen} means every address; set advertise to the one that peers dial"
+        yield ("listen", "advertise"), text
+
+
+def _inherit(config: AgentConfig, written: Mapping[str, Mapping[str, Any]]) -> AgentConfig:
+    """Fill what a namespace leaves unset from [namespaces.default]."""
+    base = config.namespace(DEFAULTS)
+    namespaces = {DEFAULTS: base} | {
+        name: replace(base, **{key: getattr(own, key) for key in written[name]})
+        for name, own in config.namespaces.items()
+    }
+    return replace(config, namespaces=namespaces)

@@ -1,0 +1,122 @@
+"""The file that `coherd config example` prints (floor 2): every setting, what it means, its default.
+
+A line `# default: VALUE` gives the default as TOML. What is written with a leading `#` is not set.
+Tests hold this text and the dataclasses of `config` together.
+"""
+
+EXAMPLE = """\
+# Settings of one coherd agent.
+#
+# Durations are written "500ms", "90s", "5m", "1h", "2d", or as a number of seconds.
+# The settings above the first [table] can also be given as variables (COHERD_DATA_DIR for data_dir,
+# lists with commas) and some of them as flags; a flag wins over a variable, a variable over this file.
+# `coherd config check FILE` says what is wrong with a file, `coherd config show FILE` what it results in.
+
+# Unique in the cluster, and kept for good: receipts and cursors are counted by it.
+# default: the host name
+name = "cache-1"
+
+# Agents of another cluster are refused.
+# default: "default"
+cluster = "prod-eu"
+
+# Where this agent is.
+# default: the name of the cluster
+region = "eu-west"
+
+# Where it listens for other agents. Port 0: any free one, logged.
+# default: "127.0.0.1:4373"
+listen = "127.0.0.1:4373"
+
+# Where other agents reach it, when that is not where it listens (NAT, containers, 0.0.0.0).
+# default: what listen says
+# advertise = "cache-1.internal:4373"
+
+# true is required for any address that is not loopback, until TLS can be configured:
+# nothing is encrypted, and whoever reaches the port may invalidate.
+# default: false
+insecure = false
+
+# Agents to ask at start: "HOST" or "HOST:PORT", names or addresses, any of them down, itself among
+# them or not. Give the same list to every agent. At most 10,000.
+# default: []
+join = ["cache-2.internal:4373", "10.0.0.12:4373"]
+
+# true: ready although no agent of join answers. An isolated agent cannot know what it missed:
+# set it only where an agent may have to start alone.
+# default: false
+join_alone = false
+
+# The directory of the journal and the identity: on a local disk, for one agent alone.
+# default: "/var/lib/coherd"
+data_dir = "/var/lib/coherd"
+
+# Where applications of this host and the command line find the agent: "unix:/PATH" (at most 107
+# bytes), or a loopback "HOST:PORT". Whoever can open it may invalidate; the socket has mode 0660.
+# default: ["unix:/run/coherd/coherd.sock"]
+local = ["unix:/run/coherd/coherd.sock"]
+
+# Reserved for metrics, health and the dashboard. They do not exist yet: the value is checked, and
+# nothing is opened. "" is off.
+# default: "127.0.0.1:4375"
+http = "127.0.0.1:4375"
+
+# What an accepted invalidation survives: "os" a crash of the agent, "disk" also a loss of power.
+# "disk" waits for the disk before every answer.
+# default: "os"
+durability = "os"
+
+# A table for each namespace that needs settings of its own. What it leaves unset comes from
+# [namespaces.default], which is also for namespaces that are not named here.
+[namespaces.default]
+
+# Longest time that any cache keeps a copy: the longest expiry that your applications set, or more.
+# An invalidation that is older (and 60 s + 2 % older still) is forgotten without harm.
+# "none": nobody promises one; then retention counts.
+# default: "none"
+# max_ttl = "none"
+
+# How long invalidations are remembered where max_ttl is "none". The caches of an agent that was away
+# for longer are emptied when it returns.
+# default: "1d"
+# retention = "1d"
+
+# Most keys, tags and prefixes to remember, 150 to 500 bytes of memory each; beyond it the oldest are
+# forgotten early, and agents that missed those are reset.
+# default: 1_000_000
+# entries_max = 1_000_000
+
+# Longest time that an invalidation of the bulk lane may wait so that it leaves with others. At most "1m".
+# default: "100ms"
+# batch_window = "100ms"
+
+# How old an agent's knowledge may be and still be trusted, at least "1s"; "none": no bound. Agents
+# compare what they have every second, and at least four times in this span. A watcher that went away
+# less than this ago still counts as missing in receipts.
+# default: "30s"
+# staleness_bound = "30s"
+
+[namespaces.shop]
+max_ttl = "1h"
+entries_max = 1_000_000
+
+# One [[handlers]] for each cache on this host that the agent keeps coherent.
+[[handlers]]
+
+# What it is. "redis" is also right for Valkey.
+kind = "redis"
+
+# redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// with TLS, or unix:///PATH?db=N.
+# In a password write @ as %40, / as %2F, ? as %3F and # as %23. Passwords are never shown.
+url = "redis://127.0.0.1:6379/0"
+
+# Whose copies it holds.
+namespaces = ["shop"]
+
+# How this cache spells a key of the namespace: {key} once, no other braces.
+key = "shop:{key}"
+
+# The set that holds the keys of a tag: {tag} once, no other braces. Leave it out where there are no
+# such sets: an invalidation by tag then drops the whole namespace in this cache.
+tag = "tag:shop:{tag}"
+"""

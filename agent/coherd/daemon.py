@@ -1,0 +1,193 @@
+"""The agent as a process (floor 5): opens everything in order in one nursery, closes it in reverse."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from random import SystemRandom
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from coherd import __version__
+from coherd.api.admin_service import AdminService
+from coherd.api.cache_service import CacheService
+from coherd.api.health_service import DESCRIPTOR as HEALTH
+from coherd.api.health_service import HealthService
+from coherd.api.peer_service import PeerService
+from coherd.api.services import ADMIN, CACHE, PEER
+from coherd.clock import BootClock
+from coherd.cluster.agent import Agent, draw_epoch
+from coherd.data_dir import JOURNAL_NAME, locked
+from coherd.errors import StartRefused
+from coherd.handlers.redis import RedisHandler
+from coherd.journal import Durability
+from coherd.journal.sqlite import open_journal, read_boot_id
+from coherd.local_socket import make_room, private_mode
+from coherd.net.bridge import open_bridge
+from coherd.net.peer import MemberInfo
+from coherd.net.peer_client import GrpcPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from coherd.config import AgentConfig
+    from coherd.handlers import Handler
+    from coherd.journal import Journal
+    from coherd.net.bridge import Bridge, Server
+
+log = structlog.get_logger("coherd.daemon")
+
+STOP_TIMEOUT = 4.5
+"""Seconds after which a stop that hangs is ended by force."""
+STOP_GRACE = 1.5
+"""Seconds that running calls are given."""
+
+
+async def run(
+    config: AgentConfig,
+    *,
+    handlers: Sequence[Handler] = (),
+    started: Callable[[Agent], None] = lambda _agent: None,
+) -> None:
+    """Run an agent until SIGTERM or SIGINT; a second signal stops at once.
+
+    `handlers` are applied beside those of the configuration. `started` is called once it answers.
+    Raises StartRefused.
+    """
+    with _stop_signals() as stop, locked(config.data_dir, config.name):
+        journal = open_journal(
+            config.data_dir / JOURNAL_NAME,
+            cluster=config.cluster,
+            name=config.name,
+            durability=Durability(config.durability),
+            now=BootClock().now,
+            boot_id=read_boot_id(),
+        )
+        try:
+            async with open_bridge() as bridge, trio.open_nursery() as nursery:
+                agent = _build(config, journal, bridge, nursery)
+                servers = [await _serve_peers(agent, bridge), await _serve_local(agent, bridge)]
+                agent.start([*_handlers(config), *handlers])
+                _log_start(agent)
+                started(agent)
+                await stop.wait()
+                log.info("stopping")
+                async with trio.open_nursery() as stopping:
+                    for server in servers:
+                        stopping.start_soon(server.stop, STOP_GRACE)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await journal.aclose()
+    log.info("stopped")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[trio.Event]:
+    """Give an event that the first signal sets; the second ends the process."""
+    stop = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def received(number: int, _frame: object) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        token.run_sync_soon(stop.set, idempotent=True)
+        last_resort.start()
+
+    def end_by_force() -> None:
+        log.error("did not stop in time", seconds=STOP_TIMEOUT)
+        os._exit(1)
+
+    last_resort = threading.Timer(STOP_TIMEOUT, end_by_force)
+    last_resort.daemon = True
+    before = {number: signal.signal(number, received) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        last_resort.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _log_start(agent: Agent) -> None:
+    log.info(
+        "started",
+        agent=agent.config.name,
+        cluster=agent.config.cluster,
+        address=agent.roster.me.address,
+        local=[str(address) for address in agent.config.local],
+        version=__version__,
+    )
+
+
+def _build(config: AgentConfig, journal: Journal, bridge: Bridge, nursery: trio.Nursery) -> Agent:
+    clock = BootClock(journal.running_time())
+    lives = [life.epoch for life, _ in journal.contents.lives]
+    try:
+        epoch = draw_epoch(clock.wall_ms(), lives, 0)
+    except ValueError as error:
+        raise StartRefused(str(error)) from None
+    me = MemberInfo(
+        config.name,
+        epoch,
+        str(config.advertise or config.listen),
+        config.region,
+        version=__version__,
+    )
+
+    def dial(address: str) -> GrpcPeer:
+        return GrpcPeer(bridge, address, config.cluster)
+
+    return Agent(config, me, journal, clock, SystemRandom(), dial, nursery)
+
+
+async def _serve_peers(agent: Agent, bridge: Bridge) -> Server:
+    config = agent.config
+    services = [(PEER, PeerService(agent.endpoint))]
+    try:
+        server = await bridge.serve(services, [str(config.listen)])
+    except OSError as error:
+        raise StartRefused(f"{error}: set `listen` to an address that is free") from None
+    if not config.listen.port and config.advertise is None:
+        address = str(config.listen._replace(port=server.ports[0]))
+        agent.roster.me = replace(agent.roster.me, address=address)
+    return server
+
+
+async def _serve_local(agent: Agent, bridge: Bridge) -> Server:
+    names = [CACHE.full_name, ADMIN.full_name]
+    services = [
+        (CACHE, CacheService(agent)),
+        (ADMIN, AdminService(agent)),
+        (HEALTH, HealthService(names, lambda: not agent.reasons())),
+    ]
+    addresses = [str(address) for address in agent.config.local]
+    for address in addresses:
+        if address.startswith("unix:"):
+            make_room(Path(address.removeprefix("unix:")))
+    try:
+        with private_mode():
+            return await bridge.serve(services, addresses)
+    except OSError as error:
+        raise StartRefused(f"{error}: set `local` to an address that is free") from None
+
+
+def _handlers(config: AgentConfig) -> list[Handler]:
+    return [
+        RedisHandler(
+            handler.url,
+            namespace=namespace,
+            key=handler.key,
+            tag=handler.tag,
+            cluster=config.cluster,
+            agent=config.name,
+        )
+        for handler in config.handlers
+        for namespace in handler.namespaces
+    ]

@@ -1,0 +1,174 @@
+"""The door to one peer: what agents say to each other, as plain values.
+
+`peer_client` speaks it over gRPC; the agent's own side of it is `cluster.endpoint`. Cores and tasks never
+see protobuf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from coherd.replication.intervals import Intervals
+from coherd.replication.repair import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from coherd.model import Origin, Range, Stream
+
+PROTOCOL_MIN = 1
+PROTOCOL_MAX = 1
+"""The versions of the protocol between agents that this software speaks."""
+
+EVERY_NAMESPACE = "*"
+
+
+class StreamRange(NamedTuple):
+    """Consecutive rows of one stream: a range of dots."""
+
+    stream: Stream
+    numbers: Range
+
+
+@dataclass(frozen=True, slots=True)
+class MemberInfo:
+    """An agent as it describes itself."""
+
+    name: str
+    epoch: int
+    address: str
+    """Host and port where peers reach it."""
+    region: str
+    namespaces: tuple[str, ...] = (EVERY_NAMESPACE,)
+    """What it holds."""
+    version: str = ""
+    protocol_min: int = PROTOCOL_MIN
+    protocol_max: int = PROTOCOL_MAX
+
+    def holds(self, namespace: str) -> bool:
+        """Tell whether it keeps copies of the namespace."""
+        return EVERY_NAMESPACE in self.namespaces or namespace in self.namespaces
+
+
+class JoinReply(NamedTuple):
+    """Who answered a join, whom it knows, and the highest epoch it knows for the asker's name."""
+
+    me: MemberInfo
+    members: Sequence[MemberInfo]
+    epoch: int
+
+
+class HaveReply(NamedTuple):
+    """How the hearer of a Have stands."""
+
+    quiet: bool
+    sum: int
+    catching_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """What changed in the sender's vector; without changes it is quiet."""
+
+    sender: Origin
+    changes: Sequence[tuple[Stream, Intervals]]
+    sum: int
+    catching_up: bool
+
+
+class StreamsPage(NamedTuple):
+    """A page of streams with everything that the sender has of them."""
+
+    streams: Sequence[tuple[Stream, Intervals]]
+    more: bool
+
+
+class RootReply(NamedTuple):
+    """Whether the roots of both are equal, and whether the answering agent is catching up."""
+
+    equal: bool
+    catching_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPart:
+    """A part of the answer to a fetch."""
+
+    blocks: Sequence[tuple[bytes, float]] = ()
+    """Payloads, each with the age in seconds of its youngest row."""
+    answers: Mapping[Stream, Answer] = field(default_factory=dict)
+    """In the last part: what is known beyond the rows."""
+    retry_after: float = 0.0
+    """Not 0: nothing is served now; ask again after so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One payload on its way over one link."""
+
+    sequence: int
+    payload: bytes
+    age: float
+    """Seconds since the rows were accepted at their origin."""
+    receipt: bool
+    """True when the sender wants to know that they were applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReply:
+    """What the receiver of parcels says back."""
+
+    acknowledged: int = 0
+    """Every parcel up to this one was taken."""
+    receipts: Sequence[tuple[int, Sequence[str]]] = ()
+    """Parcels, each with the names of agents that have applied it."""
+
+
+class OutgoingLink(Protocol):
+    """One direction of spreading to one peer, while it is open."""
+
+    peer: MemberInfo
+    """Who answered."""
+
+    def send_nowait(self, parcels: Sequence[Parcel]) -> None:
+        """Send parcels, or with none show that the link lives."""
+
+    async def receive(self) -> Sequence[LinkReply]:
+        """Give the replies that wait, at least one; none once the peer has ended the link."""
+
+
+class Peer(Protocol):
+    """What can be asked of one peer; every verb raises `RpcFailed` when it does not answer."""
+
+    async def join(self, me: MemberInfo, members: Sequence[MemberInfo]) -> JoinReply:
+        """Become known to it, and learn whom it knows."""
+
+    def link(self, me: MemberInfo, *, urgent: bool) -> AbstractAsyncContextManager[OutgoingLink]:
+        """Open a link to it."""
+
+    async def have(self, have: Have) -> HaveReply:
+        """Tell it what changed."""
+
+    async def compare_roots(self, sender: Origin, root: int) -> RootReply:
+        """Compare the hashes over everything."""
+
+    async def compare_buckets(self, sender: Origin, buckets: Sequence[int]) -> Sequence[int]:
+        """Give the numbers of the buckets that differ."""
+
+    async def compare_streams(
+        self, sender: Origin, wanted: Sequence[int], skip: int
+    ) -> StreamsPage:
+        """Give the streams of some buckets."""
+
+    def fetch(
+        self, sender: Origin, wanted: Mapping[Stream, Intervals]
+    ) -> AbstractAsyncContextManager[AsyncIterator[FetchPart]]:
+        """Ask for missing rows."""
+
+    async def applied(self, sender: Origin, dots: Sequence[StreamRange], wait: float) -> bool:
+        """Ask whether its host has applied rows; it may think about it for `wait` seconds."""
+
+    async def aclose(self) -> None:
+        """Close the connection."""

@@ -1,0 +1,170 @@
+"""One peer over gRPC: the door `Peer` on a channel of the bridge."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from coherd.errors import MalformedMessage, RpcFailed
+from coherd.net.bridge import Bridge, methods
+from coherd.net.peer import (
+    FetchPart,
+    Have,
+    HaveReply,
+    JoinReply,
+    LinkReply,
+    MemberInfo,
+    OutgoingLink,
+    Parcel,
+    RootReply,
+    StreamRange,
+    StreamsPage,
+)
+from coherd.net.peer_codec import (
+    decode_link_reply,
+    decode_member,
+    decode_part,
+    decode_streams,
+    encode_dots,
+    encode_fetch,
+    encode_have,
+    encode_member,
+    encode_origin,
+    encode_parcels,
+)
+from coherd.v1 import peer_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from coherd.model import Origin, Stream
+    from coherd.net.bridge import ClientStream
+    from coherd.replication.intervals import Intervals
+
+METHODS = methods(pb.DESCRIPTOR.services_by_name["PeerService"])
+CALL_TIMEOUT = 2.0
+"""Seconds for a call that its peer can answer at once."""
+JOIN_TIMEOUT = 3.0
+FETCH_TIMEOUT = 30.0
+
+
+class GrpcPeer:
+    """Asks one agent at one address; two connections, so that bulk cannot hold up what is urgent."""
+
+    def __init__(self, bridge: Bridge, address: str, cluster: str) -> None:
+        self._cluster = cluster
+        self._channel = bridge.channel(address)
+        self._urgent = bridge.channel(address)
+
+    async def _call(self, name: str, request: Any, timeout: float = CALL_TIMEOUT) -> Any:
+        return await self._channel.unary(METHODS[name], request, timeout=timeout)
+
+    async def join(self, me: MemberInfo, members: Sequence[MemberInfo]) -> JoinReply:
+        """Become known to it, and learn whom it knows."""
+        request = pb.JoinRequest(
+            cluster=self._cluster,
+            me=encode_member(me),
+            members=[encode_member(member) for member in members],
+        )
+        reply = await self._call("Join", request, JOIN_TIMEOUT)
+        with _peer_errors():
+            members = [decode_member(member) for member in reply.members]
+            return JoinReply(decode_member(reply.me), members, reply.epoch)
+
+    @asynccontextmanager
+    async def link(self, me: MemberInfo, *, urgent: bool) -> AsyncIterator[OutgoingLink]:
+        """Open a link to it."""
+        channel = self._urgent if urgent else self._channel
+        async with channel.stream(METHODS["Link"]) as stream:
+            opening = pb.LinkOpen(cluster=self._cluster, me=encode_member(me), urgent=urgent)
+            stream.send_nowait(pb.LinkRequest(open=opening))
+            first: list[pb.LinkResponse] = await stream.receive()
+            if not first:
+                raise RpcFailed("UNAVAILABLE", "the peer ended the link before it opened")
+            with _peer_errors():
+                yield GrpcLink(stream, decode_member(first[0].me), first[1:])
+
+    async def have(self, have: Have) -> HaveReply:
+        """Tell it what changed."""
+        reply = await self._call("Have", encode_have(have))
+        return HaveReply(reply.quiet, reply.sum, reply.catching_up)
+
+    async def compare_roots(self, sender: Origin, root: int) -> RootReply:
+        """Compare the hashes over everything."""
+        reply = await self._call(
+            "Compare", pb.CompareRequest(sender=encode_origin(sender), root=root)
+        )
+        return RootReply(reply.equal, reply.catching_up)
+
+    async def compare_buckets(self, sender: Origin, buckets: Sequence[int]) -> Sequence[int]:
+        """Give the numbers of the buckets that differ."""
+        request = pb.CompareRequest(sender=encode_origin(sender), buckets=buckets)
+        return list((await self._call("Compare", request)).differing)
+
+    async def compare_streams(
+        self, sender: Origin, wanted: Sequence[int], skip: int
+    ) -> StreamsPage:
+        """Give the streams of some buckets."""
+        request = pb.CompareRequest(sender=encode_origin(sender), wanted=wanted, skip=skip)
+        reply = await self._call("Compare", request)
+        with _peer_errors():
+            return StreamsPage(decode_streams(reply.streams, reply.origins), reply.more)
+
+    @asynccontextmanager
+    async def fetch(
+        self, sender: Origin, wanted: Mapping[Stream, Intervals]
+    ) -> AsyncIterator[AsyncIterator[FetchPart]]:
+        """Ask for missing rows."""
+        request = encode_fetch(sender, wanted)
+        async with self._channel.stream(METHODS["Fetch"], request, timeout=FETCH_TIMEOUT) as stream:
+
+            async def parts() -> AsyncIterator[FetchPart]:
+                while messages := await stream.receive():
+                    for message in messages:
+                        with _peer_errors():
+                            yield decode_part(message)
+
+            yield parts()
+
+    async def applied(self, sender: Origin, dots: Sequence[StreamRange], wait: float) -> bool:
+        """Ask whether its host has applied rows; it may think about it for `wait` seconds."""
+        request = pb.AppliedRequest(
+            sender=encode_origin(sender), dots=encode_dots(dots), wait_ms=int(wait * 1000)
+        )
+        reply = await self._call("Applied", request, wait + CALL_TIMEOUT)
+        return bool(reply.applied)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._channel.aclose()
+        await self._urgent.aclose()
+
+
+class GrpcLink:
+    """An open link."""
+
+    def __init__(self, stream: ClientStream, peer: MemberInfo, early: Sequence[Any]) -> None:
+        self.peer = peer
+        self._stream = stream
+        self._early = early
+
+    def send_nowait(self, parcels: Sequence[Parcel]) -> None:
+        """Send parcels, or with none show that the link lives."""
+        self._stream.send_nowait(encode_parcels(parcels))
+
+    async def receive(self) -> Sequence[LinkReply]:
+        """Give the replies that wait, at least one; none once the peer has ended the link."""
+        messages = self._early or await self._stream.receive()
+        self._early = ()
+        return [decode_link_reply(message) for message in messages]
+
+
+class _peer_errors:  # noqa: N801  # reads as the context it is
+    """Turn what a peer wrote wrongly into a failed call."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
+        if isinstance(error, MalformedMessage):
+            raise RpcFailed("INTERNAL", f"the peer's answer is malformed: {error}") from error

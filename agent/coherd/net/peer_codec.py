@@ -1,0 +1,281 @@
+"""What agents say to each other, between plain values and protobuf: both directions, checked.
+
+Everything that comes from a peer is checked here; what is not legal is `MalformedMessage`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from coherd.errors import MalformedMessage
+from coherd.model import NAME_PATTERN, NAMESPACE_PATTERN, NUMBER_MAX, Lane, Origin, Stream
+from coherd.net.peer import (
+    EVERY_NAMESPACE,
+    FetchPart,
+    Have,
+    LinkReply,
+    MemberInfo,
+    Parcel,
+    StreamRange,
+)
+from coherd.replication.intervals import Intervals
+from coherd.replication.repair import Answer
+from coherd.v1 import peer_service_pb2 as peer_pb
+from coherd.v1 import types_pb2
+from coherd.wire import decode_numbers, decode_origin, decode_stream, encode_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+STREAMS_MAX = 10_000
+"""Streams of one message."""
+ADDRESS_MAX = 300
+"""Characters of an address."""
+
+
+class OriginTable:
+    """The origins of one message, each written once."""
+
+    def __init__(self) -> None:
+        self._indexes: dict[Origin, int] = {}
+
+    def index(self, origin: Origin) -> int:
+        """Give the place of an origin in the table."""
+        return self._indexes.setdefault(origin, len(self._indexes))
+
+    def encode(self) -> list[types_pb2.Origin]:
+        """Give the table."""
+        return [encode_origin(origin) for origin in self._indexes]
+
+
+def encode_origin(origin: Origin) -> types_pb2.Origin:
+    """Write an origin."""
+    return types_pb2.Origin(name=origin.name, epoch=origin.epoch)
+
+
+def decode_origin_message(message: types_pb2.Origin) -> Origin:
+    """Read an origin."""
+    return decode_origin(message.name, message.epoch)
+
+
+def encode_lane(lane: Lane) -> types_pb2.Lane.ValueType:
+    """Write a lane."""
+    return cast("types_pb2.Lane.ValueType", int(lane))
+
+
+def encode_stream(
+    table: OriginTable, stream: Stream, numbers: Intervals | None = None
+) -> peer_pb.StreamNumbers:
+    """Write a stream and a set of its numbers."""
+    return peer_pb.StreamNumbers(
+        namespace=stream.namespace,
+        origin=table.index(stream.origin),
+        lane=encode_lane(stream.lane),
+        ranges=encode_numbers(numbers) if numbers is not None else (),
+    )
+
+
+def decode_streams(
+    messages: Sequence[peer_pb.StreamNumbers], origins: Sequence[types_pb2.Origin]
+) -> list[tuple[Stream, Intervals]]:
+    """Read streams with their numbers."""
+    if len(messages) > STREAMS_MAX or len(origins) > STREAMS_MAX:
+        raise MalformedMessage("too many streams in one message")
+    table = [decode_origin_message(origin) for origin in origins]
+    return [
+        (_decode_stream(message, table), decode_numbers(message.ranges)) for message in messages
+    ]
+
+
+def _decode_stream(message: peer_pb.StreamNumbers, table: Sequence[Origin]) -> Stream:
+    if message.origin >= len(table):
+        raise MalformedMessage("a stream of an origin that the message does not name")
+    return decode_stream(message.namespace, table[message.origin], int(message.lane))
+
+
+def encode_member(member: MemberInfo) -> types_pb2.Member:
+    """Write what an agent says of itself."""
+    return types_pb2.Member(
+        name=member.name,
+        epoch=member.epoch,
+        address=member.address,
+        region=member.region,
+        namespaces=member.namespaces,
+        version=member.version,
+        protocol_min=member.protocol_min,
+        protocol_max=member.protocol_max,
+    )
+
+
+def decode_member(message: types_pb2.Member) -> MemberInfo:
+    """Read what an agent says of itself."""
+    origin = decode_origin(message.name, message.epoch)
+    if (
+        not message.address
+        or len(message.address) > ADDRESS_MAX
+        or not message.address.isprintable()
+    ):
+        raise MalformedMessage("an illegal address")
+    if not NAME_PATTERN.fullmatch(message.region):
+        raise MalformedMessage("an illegal region")
+    for name in message.namespaces:
+        if name != EVERY_NAMESPACE and not NAMESPACE_PATTERN.fullmatch(name):
+            raise MalformedMessage("an illegal namespace")
+    return MemberInfo(
+        origin.name,
+        origin.epoch,
+        message.address,
+        message.region,
+        tuple(message.namespaces),
+        message.version[:64],
+        message.protocol_min,
+        message.protocol_max,
+    )
+
+
+def encode_have(have: Have) -> peer_pb.HaveRequest:
+    """Write a Have."""
+    table = OriginTable()
+    changes = [encode_stream(table, stream, numbers) for stream, numbers in have.changes]
+    return peer_pb.HaveRequest(
+        sender=encode_origin(have.sender),
+        origins=table.encode(),
+        changes=changes,
+        sum=have.sum,
+        catching_up=have.catching_up,
+    )
+
+
+def decode_have(message: peer_pb.HaveRequest) -> Have:
+    """Read a Have."""
+    return Have(
+        decode_origin_message(message.sender),
+        decode_streams(message.changes, message.origins),
+        message.sum,
+        message.catching_up,
+    )
+
+
+def encode_fetch(sender: Origin, wanted: Mapping[Stream, Intervals]) -> peer_pb.FetchRequest:
+    """Write which rows are missing."""
+    table = OriginTable()
+    streams = [encode_stream(table, stream, numbers) for stream, numbers in wanted.items()]
+    return peer_pb.FetchRequest(
+        sender=encode_origin(sender), origins=table.encode(), wanted=streams
+    )
+
+
+def encode_part(part: FetchPart) -> peer_pb.FetchResponse:
+    """Write a part of the answer to a fetch."""
+    table = OriginTable()
+    answers = [
+        peer_pb.StreamAnswer(
+            covers=encode_stream(table, stream, answer.covers),
+            blank=encode_numbers(answer.blank),
+            blank_age_ms=_age_ms(answer.blank_age) if answer.blank else 0,
+            unknown=encode_numbers(answer.unknown),
+            retained=encode_numbers(answer.retained),
+        )
+        for stream, answer in part.answers.items()
+    ]
+    return peer_pb.FetchResponse(
+        blocks=[
+            peer_pb.Block(payload=payload, age_ms=_age_ms(age)) for payload, age in part.blocks
+        ],
+        origins=table.encode(),
+        answers=answers,
+        retry_after_ms=_age_ms(part.retry_after),
+    )
+
+
+def decode_part(message: peer_pb.FetchResponse) -> FetchPart:
+    """Read a part of the answer to a fetch."""
+    table = [decode_origin_message(origin) for origin in message.origins]
+    answers = {
+        _decode_stream(each.covers, table): Answer(
+            Intervals(),
+            decode_numbers(each.covers.ranges),
+            decode_numbers(each.blank),
+            each.blank_age_ms / 1000,
+            decode_numbers(each.unknown),
+            decode_numbers(each.retained),
+        )
+        for each in message.answers
+    }
+    blocks = [(block.payload, block.age_ms / 1000) for block in message.blocks]
+    return FetchPart(blocks, answers, message.retry_after_ms / 1000)
+
+
+def encode_parcels(parcels: Iterable[Parcel]) -> peer_pb.LinkRequest:
+    """Write parcels."""
+    return peer_pb.LinkRequest(
+        parcels=[
+            peer_pb.Parcel(
+                sequence=parcel.sequence,
+                payload=parcel.payload,
+                age_ms=_age_ms(parcel.age),
+                receipt=parcel.receipt,
+            )
+            for parcel in parcels
+        ]
+    )
+
+
+def decode_parcels(message: peer_pb.LinkRequest) -> list[Parcel]:
+    """Read parcels."""
+    return [
+        Parcel(each.sequence, each.payload, each.age_ms / 1000, each.receipt)
+        for each in message.parcels
+    ]
+
+
+def encode_link_reply(reply: LinkReply) -> peer_pb.LinkResponse:
+    """Write what the receiver of parcels says back."""
+    return peer_pb.LinkResponse(
+        acknowledged=reply.acknowledged,
+        receipts=[
+            peer_pb.ParcelReceipt(sequence=sequence, applied=names)
+            for sequence, names in reply.receipts
+        ],
+    )
+
+
+def decode_link_reply(message: peer_pb.LinkResponse) -> LinkReply:
+    """Read what the receiver of parcels says back."""
+    return LinkReply(
+        message.acknowledged,
+        [(receipt.sequence, tuple(receipt.applied)) for receipt in message.receipts],
+    )
+
+
+def encode_dots(dots: Iterable[StreamRange]) -> list[types_pb2.Dots]:
+    """Write ranges of dots."""
+    return [
+        types_pb2.Dots(
+            namespace=stream.namespace,
+            origin=encode_origin(stream.origin),
+            lane=encode_lane(stream.lane),
+            first=first,
+            last=last,
+        )
+        for stream, (first, last) in dots
+    ]
+
+
+def decode_dots(messages: Sequence[types_pb2.Dots]) -> list[StreamRange]:
+    """Read ranges of dots."""
+    if not 1 <= len(messages) <= STREAMS_MAX:
+        raise MalformedMessage("no dots, or too many")
+    result = []
+    for message in messages:
+        origin = decode_origin_message(message.origin)
+        stream = decode_stream(message.namespace, origin, int(message.lane))
+        if not 1 <= message.first <= message.last <= NUMBER_MAX:
+            raise MalformedMessage("an illegal range of dots")
+        result.append(StreamRange(stream, (message.first, message.last)))
+    return result
+
+
+def _age_ms(seconds: float) -> int:
+    """Round down: a row may be called younger than it is, never older."""
+    return min(int(max(seconds, 0.0) * 1000), 2**53)
