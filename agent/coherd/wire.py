@@ -95,10 +95,7 @@ def decode_batch(payload: bytes) -> Batch:
         raise MalformedMessage("an unknown effect")
     _integer(stamp, STAMP_MAX, "stamp")
     if versions is not None:
-        if not isinstance(versions, list) or len(versions) != len(selectors):
-            raise MalformedMessage("as many versions as rows are due")
-        for each in versions:
-            _integer(each, NUMBER_MAX, "version")
+        _check_versions(versions, len(selectors))
     if not isinstance(reason, str) or len(reason) > REASON_MAX:
         raise MalformedMessage("an illegal reason")
     return Batch(stream, numbers, selectors, Effect(effect), versions, stamp, reason)
@@ -127,6 +124,13 @@ def check_selectors(selectors: Sequence[Any]) -> None:
             raise MalformedMessage("an illegal selector")
         if selector[0] not in _KINDS or (len(selector) == 1) != (selector[0] == Kind.NAMESPACE):
             raise MalformedMessage("an illegal selector")
+
+
+def _check_versions(versions: Any, rows: int) -> None:
+    if not isinstance(versions, list) or len(versions) != rows:
+        raise MalformedMessage("as many versions as rows are due")
+    for each in versions:
+        _integer(each, NUMBER_MAX, "version")
 
 
 def encode_ranges(ranges: Iterable[Range]) -> list[int]:

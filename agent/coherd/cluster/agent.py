@@ -101,7 +101,7 @@ class Agent:
         )
         self.endpoint = Endpoint(
             config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
-            self.feed, journal, self.delivery, clock,
+            self.membership, self.feed, journal, self.delivery, clock,
         )  # fmt: skip
         self.ingest.begin_life(me.epoch)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coherd.cluster.delivery import Delivery
     from coherd.cluster.feed import Feed
     from coherd.cluster.ingest import Ingest
+    from coherd.cluster.membership import Membership
     from coherd.cluster.repairing import Repairing
     from coherd.cluster.roster import Roster
     from coherd.journal import Journal
@@ -50,6 +51,7 @@ class Endpoint:
         repairing: Repairing,
         freshness: Freshness,
         roster: Roster,
+        membership: Membership,
         feed: Feed,
         journal: Journal,
         delivery: Delivery,
@@ -61,6 +63,7 @@ class Endpoint:
         self._repairing = repairing
         self._freshness = freshness
         self._roster = roster
+        self._membership = membership
         self._feed = feed
         self._journal = journal
         self._delivery = delivery
@@ -97,6 +100,7 @@ class Endpoint:
         if known is not None and known.is_linked and known.info.address != member.address:
             raise _taken(known.info)
         self._roster.heard(member)
+        self._membership.seen(member.name)
 
     def take(self, parcels: Sequence[Parcel], applied: Callable[[], None]) -> None:
         """Take rows that a peer spreads; call `applied` once they are, if the peer wants to know."""

@@ -59,6 +59,7 @@ class Membership:
         self._dial = dial
         self._random = random
         self._nursery = nursery
+        self._nudges: dict[str, trio.Event] = {}
         self.peers: dict[str, Peer] = {}
         """The doors to the members with an open link."""
         self.seed_answered = not seeds
@@ -180,7 +181,14 @@ class Membership:
                     self._roster.unlinked(name)
                 with trio.CancelScope(shield=True):
                     await peer.aclose()
-            await trio.sleep(pause * self._random.uniform(0.5, 1.0))
+            self._nudges[name] = trio.Event()
+            with trio.move_on_after(pause * self._random.uniform(0.5, 1.0)):
+                await self._nudges[name].wait()
+
+    def seen(self, name: str) -> None:
+        """A member has just spoken to us: if we pause between two attempts to link, try now."""
+        if name in self._nudges:
+            self._nudges[name].set()
 
     def _opened(self, peer: Peer, info: MemberInfo) -> None:
         self._roster.heard(info)

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from coherd.replication.retention import Floor as Floor
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from coherd.model import Cause, Origin, Position, Range, Stream
 
@@ -45,13 +47,6 @@ class Block:
     """The rows as the wire encodes them; empty for a reset."""
 
 
-class Floor(NamedTuple):
-    """Everything up to `n` that is not held was accepted at running time `accepted_at` or before."""
-
-    n: int
-    accepted_at: float
-
-
 @dataclass(frozen=True, slots=True)
 class Write:
     """What commits in one transaction, or not at all."""
@@ -69,6 +64,8 @@ class Write:
     """Entries of the roster, by name, as the cluster encodes them; None removes one."""
     life: Origin | None = None
     """A new life that numbers rows and positions from here on."""
+    healed: bool = False
+    """What a loss of power took is made good: until then every opening finds the journal not clean."""
 
 
 @dataclass(slots=True)
@@ -88,7 +85,7 @@ class Contents:
     cursors: Mapping[str, Position]
     members: Mapping[str, bytes]
     clean: bool
-    """True when the journal was closed in order, or no power was lost since its last write."""
+    """False when a loss of power may have taken committed writes that were not made good since."""
 
 
 class JournalStatistics(NamedTuple):
@@ -114,6 +111,25 @@ class Journal(Protocol):
     @property
     def contents(self) -> Contents:
         """What it held when it was opened."""
+
+    def running_time(self) -> float:
+        """Tell the running time in seconds now."""
+
+    def blocks(self) -> Iterator[Block]:
+        """Give all blocks in order; writes are taken once the last was given. Called once.
+
+        Raises `JournalDamaged`, naming what is not as it was written.
+        """
+
+    def check_room(self) -> None:
+        """Raise what `append_nowait` would raise for the largest write of one request."""
+
+    @property
+    def committed_ticket(self) -> int:
+        """The last ticket that is durable."""
+
+    def note_running_time(self) -> None:
+        """Let the running time be stored, for an agent that is idle."""
 
     def append_nowait(self, write: Write) -> int:
         """Queue `write` and give its ticket, 1, 2, 3 …

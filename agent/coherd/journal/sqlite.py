@@ -1,0 +1,327 @@
+"""The journal in SQLite: a thread that writes, a connection that reads, and what opening asks first."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import struct
+import threading
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from coherd.errors import JournalDamaged, StartRefused
+from coherd.journal import Durability
+from coherd.journal.base import CLOSED, QUEUE_BYTES_MAX, BaseJournal, Entry
+from coherd.journal.check import Damage, load
+from coherd.journal.codec import seal, start_chain
+from coherd.journal.held import Held, Meta
+from coherd.journal.reader import Reader, connect, describe
+from coherd.journal.schema import (
+    APPLICATION_ID,
+    FORMAT,
+    INDEX,
+    META,
+    PAGE_BYTES,
+    TABLES,
+)
+from coherd.journal.wal import Loss, inspect
+from coherd.journal.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from coherd.journal import Block, JournalStatistics
+    from coherd.model import Range, Stream
+
+_T = TypeVar("_T")
+
+
+def read_boot_id() -> str:
+    """Tell which boot of the machine this is; empty where that is not known."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def open_journal(
+    path: Path,
+    *,
+    cluster: str,
+    name: str,
+    durability: Durability,
+    now: Callable[[], float],
+    boot_id: str,
+    queue_bytes_max: int = QUEUE_BYTES_MAX,
+) -> SqliteJournal:
+    """Open the journal of agent `name` at `path`, or make one where there is none.
+
+    The caller holds the lock on the directory. `now` is a clock in seconds that goes on while the agent
+    runs; where it starts is of no matter. All is checked but the blocks, which `blocks` checks; until
+    they were read nothing in the file is changed. Raises `StartRefused` for a file that is not this
+    agent's journal or cannot be read, and `JournalDamaged`.
+    """
+    if not os.path.lexists(path):
+        _create(path, cluster, name, boot_id, durability)
+    _check_header(path)
+    log = path.with_name(f"{path.name}-wal")
+    loss = inspect(log) if log.exists() else None
+    try:
+        connection = connect(path)
+    except sqlite3.Error as error:
+        raise StartRefused(f"{path} cannot be opened: {error}; {_PERMISSIONS}") from error
+    try:
+        held = _load(path, connection, cluster, name)
+        clean = _check_log(path, loss, held.meta, boot_id)
+    except BaseException:
+        connection.close()
+        raise
+    reader = Reader(path, connection, held)
+    return SqliteJournal(path, held, reader, clean, durability, now, boot_id, queue_bytes_max)
+
+
+_PERMISSIONS = "look at its permissions and its disk"
+
+
+def _create(path: Path, cluster: str, name: str, boot_id: str, durability: Durability) -> None:
+    """Make an empty journal beside `path` and give it its name when it is whole."""
+    new = path.with_name(f"{path.name}-new")
+    for suffix in ("-wal", "-journal"):  # SQLite would put it into the new file
+        stray = path.with_name(path.name + suffix)
+        if stray.exists():
+            raise StartRefused(
+                f"{stray} is there without {path}; move it away, or {path.name} back"
+            )
+    chain = start_chain(cluster, name)
+    meta = Meta(1, cluster, name, boot_id, durability.value, 1, 1, 0.0, 0, 0, chain, chain, 0, 0)
+    try:
+        for suffix in ("", "-wal", "-journal"):
+            new.with_name(new.name + suffix).unlink(missing_ok=True)
+        connection = sqlite3.connect(new, isolation_level=None)
+        try:
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            for table in TABLES:
+                connection.execute(table.create)
+            connection.execute(INDEX)
+            connection.execute(META.inserts[1], seal(meta.row()))
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA journal_mode = WAL")
+        finally:
+            connection.close()
+        new.rename(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except (OSError, sqlite3.Error) as error:
+        raise StartRefused(f"{path} cannot be made: {error}; {_PERMISSIONS}") from error
+
+
+def _check_header(path: Path) -> None:
+    """Refuse what is not a journal, or one of a newer format, before SQLite touches it."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StartRefused(f"{path} is not a file; name another data directory")
+        with path.open("rb") as file:
+            header = file.read(100)
+    except OSError as error:
+        raise StartRefused(f"{path} cannot be read: {error}; {_PERMISSIONS}") from error
+    if not header:
+        raise StartRefused(f"{path} is empty, which no journal is; move it away and start again")
+    magic, format_, application = struct.unpack(">16s44xI4xI28x", header.ljust(100, b"\0"))
+    if magic != b"SQLite format 3\0" or application != APPLICATION_ID:
+        raise StartRefused(
+            f"{path} is not a journal of coherd; name another data directory, or move it away"
+        )
+    if format_ != FORMAT:
+        raise StartRefused(
+            f"{path} has format {format_}, this release knows format {FORMAT}; "
+            "start the release that wrote it, or move it away"
+        )
+
+
+def _load(path: Path, connection: sqlite3.Connection, cluster: str, name: str) -> Held:
+    """Read all but the blocks. Raises `JournalDamaged`, and `StartRefused` for another agent's journal."""
+    try:
+        held, damages = load(connection)
+    except JournalDamaged as error:
+        raise JournalDamaged(describe(path, Damage(str(error)))) from error
+    meta = held.meta
+    if (meta.cluster, meta.name) != (cluster, name):
+        raise StartRefused(
+            f"{path} is the journal of agent {meta.name!r} in cluster {meta.cluster!r}, "
+            f"not of {name!r} in {cluster!r}; give this agent a data directory of its own"
+        )
+    if damages:
+        raise JournalDamaged(describe(path, damages[0]))
+    return held
+
+
+def _check_log(path: Path, loss: Loss | None, meta: Meta, boot_id: str) -> bool:
+    """Tell whether the journal is clean. Raises `JournalDamaged` for a log that no crash explains.
+
+    A crash of the process, and with fsync a loss of power, tears at most the commit that was being
+    written and that nobody was told of; a loss of power without fsync may take any.
+    """
+    same_boot = bool(boot_id) and boot_id == meta.boot_id
+    power_lost = not meta.closed and not same_boot
+    fsynced = meta.durability == Durability.DISK
+    if loss is None:  # an open journal always has its log
+        return bool(meta.whole and meta.closed)
+    if loss.commits > 1 and not (power_lost and not fsynced):
+        what = (
+            f"its log {path.name}-wal ends at byte {loss.offset}, {loss.size_bytes} bytes too soon"
+        )
+        raise JournalDamaged(describe(path, Damage(what)))
+    return bool(meta.whole and (meta.closed or same_boot or fsynced))
+
+
+class SqliteJournal(BaseJournal):
+    """See the door, and `open_journal`."""
+
+    def __init__(
+        self,
+        path: Path,
+        held: Held,
+        reader: Reader,
+        clean: bool,
+        durability: Durability,
+        now: Callable[[], float],
+        boot_id: str,
+        queue_bytes_max: int,
+    ) -> None:
+        super().__init__(held.contents(clean), durability, now, queue_bytes_max)
+        self._path = path
+        self._held = held
+        self._reader = reader
+        self._boot_id = boot_id
+        self._reading = trio.CapacityLimiter(1)
+        self._queue: SimpleQueue[Entry | None] = SimpleQueue()
+        self._writer: Writer | None = None
+        self._thread: threading.Thread | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._closing_time = 0.0
+
+    def blocks(self) -> Iterator[Block]:
+        """Give all blocks in order, and check them; writes are taken once the last was given.
+
+        Called once. Raises `JournalDamaged`, naming what is not as it was written.
+        """
+        yield from self._reader.scan()
+        self._start()
+
+    def _start(self) -> None:
+        """Mark the journal as being in use and start the writer."""
+        try:
+            self._writer = Writer(self._path, self._held)
+            self._writer.mark_open(self._boot_id, self.durability, self._contents.clean)
+        except sqlite3.Error as error:
+            raise StartRefused(
+                f"{self._path} cannot be written: {error}; {_PERMISSIONS}"
+            ) from error
+        self._loaded = True
+        self._thread = threading.Thread(
+            target=self._write, args=(self._writer,), name="coherd-journal", daemon=True
+        )
+        self._thread.start()
+
+    def _enqueue(self, entry: Entry) -> None:
+        self._queue.put(entry)
+
+    async def committed(self, ticket: int) -> None:
+        """Wait until the write of `ticket` is durable; see the door."""
+        if self._token is None:
+            self._token = trio.lowlevel.current_trio_token()
+        await super().committed(ticket)
+
+    async def read(self, after: int, bytes_max: int) -> Sequence[Block]:
+        """Give the committed blocks above a position; see the door."""
+        return await self._in_thread(lambda: self._reader.read(after, bytes_max))
+
+    async def fetch(
+        self, stream: Stream, numbers: Sequence[Range], bytes_max: int
+    ) -> Sequence[Block]:
+        """Give the committed blocks of some numbers; see the door."""
+        return await self._in_thread(lambda: self._reader.fetch(stream, numbers, bytes_max))
+
+    async def _in_thread(self, read: Callable[[], _T]) -> _T:
+        self._check_readable()
+        return await trio.to_thread.run_sync(read, limiter=self._reading)
+
+    async def aclose(self) -> None:
+        """Commit what is queued, mark the clean stop and close. Calling it again does nothing."""
+        if self._closing:
+            return
+        self._closing = True
+        self._closing_time = self.running_time()
+        with trio.CancelScope(shield=True):
+            if self._thread is not None:
+                self._queue.put(None)
+            await trio.to_thread.run_sync(self._close, limiter=self._reading)
+        self._error = self._error or CLOSED
+        self._wake()
+
+    def _close(self) -> None:
+        """Close both connections, the writer's last so that it takes the empty log away.
+
+        After an error it is closed first: as the last one it would try again what failed.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        if not self._error:
+            self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+        self._reader.close()
+
+    def statistics(self) -> JournalStatistics:
+        """Tell how it is."""
+        size = 0
+        for path in (self._path, self._path.with_name(f"{self._path.name}-wal")):
+            with suppress(OSError):
+                size += path.stat().st_size
+        return self._statistics(size)
+
+    def _write(self, writer: Writer) -> None:
+        """Commit what waits, all of it at once, until told to close or until it fails; in a thread."""
+        try:
+            closing = False
+            while not closing:
+                entries: list[Entry] = []
+                entry = self._queue.get()
+                while entry is not None:
+                    entries.append(entry)
+                    if self._queue.empty():
+                        break
+                    entry = self._queue.get()
+                closing = entry is None
+                if entries:
+                    size = sum(size for _, size, _ in entries)
+                    writer.commit((write for write, _, _ in entries), entries[-1][2], size)
+                    self._commits += 1
+                    self._durable_bytes += size
+                    self._durable += len(entries)
+                    self._tell()
+                writer.checkpoint()
+            writer.mark_closed(self._closing_time)
+        except Exception as error:  # whatever it was: what is not committed now never will be
+            self._error = f"{type(error).__name__}: {error}"
+            while not self._queue.empty():
+                self._queue.get()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Have the waiting look again."""
+        if self._waiting and self._token is not None:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._wake)

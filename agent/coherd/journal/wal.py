@@ -1,0 +1,92 @@
+"""What SQLite does not say about its write-ahead log: how much of it it will drop.
+
+When SQLite opens a log it takes the commits before the first frame whose checksum is wrong, and drops
+the rest without a word. After a crash that is a torn tail, as it should be; after a flipped bit it is
+everything written since. Here the log is read beforehand, as https://sqlite.org/walformat.html says.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEADER = struct.Struct(">8I")
+_FRAME = struct.Struct(">6I")
+_MAGIC = 0x377F0682
+_MASK = 0xFFFFFFFF
+
+
+class Loss(NamedTuple):
+    """What SQLite is going to drop from a log."""
+
+    commits: int
+    """Commits in frames at or behind the first wrong one; 2 stands for any more."""
+    offset: int
+    """Where the first wrong byte run begins in the log."""
+    size_bytes: int
+    """How much there is from there on."""
+
+
+NOTHING_LOST = Loss(0, 0, 0)
+
+
+def inspect(path: Path) -> Loss:
+    """Tell what SQLite is going to drop from the log at `path`, which is there.
+
+    A frame that repeats one of the log's salts belongs to it; one left from an earlier log has neither.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        raw = file.read(_HEADER.size)
+        if not raw:
+            return NOTHING_LOST
+        whole = Loss(2 if size > _HEADER.size else 0, 0, size)
+        if len(raw) < _HEADER.size:
+            return whole
+        magic, _, page_bytes, _, *salts, check_1, check_2 = _HEADER.unpack(raw)
+        order = ">" if magic & 1 else "<"
+        checksum = _add(raw[:24], (0, 0), order)
+        if magic & ~1 != _MAGIC or checksum != (check_1, check_2):
+            return whole
+        last_commit = offset = _HEADER.size
+        frame_bytes = _FRAME.size + page_bytes
+        while len(frame := file.read(frame_bytes)) == frame_bytes:
+            _, pages, *found, check_1, check_2 = _FRAME.unpack_from(frame)
+            if found != salts:
+                break
+            checksum = _add(frame[:8], checksum, order)
+            checksum = _add(frame[_FRAME.size :], checksum, order)
+            if checksum != (check_1, check_2):
+                break
+            offset += frame_bytes
+            if pages:
+                last_commit = offset
+        commits = _count_commits(file, offset, frame_bytes, salts)
+    return Loss(commits, last_commit, size - last_commit) if commits else NOTHING_LOST
+
+
+def _count_commits(file: BinaryIO, offset: int, frame_bytes: int, salts: list[int]) -> int:
+    """Count frames from `offset` on that belong to the log and end a commit."""
+    commits = 0
+    while commits < 2:
+        file.seek(offset)
+        head = file.read(_FRAME.size)
+        if len(head) < _FRAME.size:
+            break
+        _, pages, salt_1, salt_2, _, _ = _FRAME.unpack(head)
+        commits += bool(pages) and (salt_1 == salts[0] or salt_2 == salts[1])
+        offset += frame_bytes
+    return commits
+
+
+def _add(data: bytes, checksum: tuple[int, int], order: str) -> tuple[int, int]:
+    """Go on with SQLite's checksum over `data`."""
+    one, two = checksum
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for left, right in zip(words[::2], words[1::2], strict=True):
+        one = (one + left + two) & _MASK
+        two = (two + right + one) & _MASK
+    return one, two

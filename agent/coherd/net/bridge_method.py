@@ -1,0 +1,48 @@
+"""What the bridge knows of an RPC: its path and its messages, taken from the service's descriptor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from google.protobuf.message_factory import GetMessageClass
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import ServiceDescriptor
+    from google.protobuf.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC of a service."""
+
+    name: str
+    """As the servicer's method that answers it: ``Join``."""
+    path: str
+    """As on the wire: ``/coherd.v1.PeerService/Join``."""
+    request_class: type[Message]
+    response_class: type[Message]
+    client_streaming: bool
+    """True when the client sends any number of requests."""
+    server_streaming: bool
+    """True when the server sends any number of responses."""
+
+    @property
+    def streaming(self) -> bool:
+        """True when either side sends any number of messages."""
+        return self.client_streaming or self.server_streaming
+
+
+def methods(service: ServiceDescriptor) -> dict[str, Method]:
+    """Give the RPCs of a service by name."""
+    return {
+        method.name: Method(
+            name=method.name,
+            path=f"/{service.full_name}/{method.name}",
+            request_class=GetMessageClass(method.input_type),
+            response_class=GetMessageClass(method.output_type),
+            client_streaming=method.client_streaming,
+            server_streaming=method.server_streaming,
+        )
+        for method in service.methods
+    }

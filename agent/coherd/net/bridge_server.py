@@ -1,0 +1,347 @@
+"""The server's half of the bridge: gRPC answers in its thread, servicers work as trio tasks.
+
+A servicer is any object whose async methods are named as the RPCs:
+
+* unary: ``async def Join(self, request, call) -> response``
+* the server streams: ``async def Fetch(self, request, call) -> None``, which sends with `call.send`
+* both stream: ``async def Link(self, call) -> None``, which receives and sends with `call`
+* the client streams: ``async def Upload(self, call) -> response``
+
+Each call is a trio task in a cancel scope of its own, which is cancelled when the client cancels, is
+cut off or its deadline passes. What the method raises becomes the status of the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import grpc
+import grpc.aio
+import structlog
+import trio
+from google.protobuf.message import DecodeError
+
+from coherd.errors import InvalidRequest, MalformedMessage, NotDurable, Overloaded, RpcFailed
+from coherd.net.bridge_method import methods
+from coherd.net.bridge_stream import EOF, Failure, MessageStream
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from google.protobuf.descriptor import ServiceDescriptor
+
+    from coherd.net.bridge_loops import Loops
+    from coherd.net.bridge_method import Method
+
+CALLS_MAX = 10_000
+"""Calls that one server answers at a time; further ones are refused with RESOURCE_EXHAUSTED."""
+
+DETAILS_LENGTH_MAX = 1024
+"""Characters of a status's text that are sent: it travels as a header, and headers are limited."""
+
+END_DELAY = 0.005
+"""Seconds in which the end of a client's messages may turn out to be the end of the client."""
+
+CUT = Failure("CANCELLED", "the client has cancelled the call or is gone")
+
+log = structlog.get_logger()
+
+
+class Status(NamedTuple):
+    """How a call ends."""
+
+    code: grpc.StatusCode
+    details: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+OK = Status(grpc.StatusCode.OK)
+STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+DEADLINE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+MALFORMED = Status(grpc.StatusCode.INVALID_ARGUMENT, "the request's bytes are malformed")
+
+
+class Call:
+    """One call, as its servicer sees it."""
+
+    def __init__(self, context: Any, method: Method) -> None:
+        self.method = method
+        self.deadline: float | None = context.time_remaining()
+        """Seconds that were left to answer when the call came; None when there is no limit."""
+        self.peer: str = context.peer()
+        """Where the client is: ``ipv4:127.0.0.1:54321``."""
+        self.metadata: tuple[tuple[str, str | bytes], ...] = context.invocation_metadata()
+        """What the client sent along, its user agent included."""
+        self.scope = trio.CancelScope()
+
+    def cancel(self) -> None:
+        """Cancel the servicer's task."""
+        self.scope.cancel()
+
+    async def answer(self, servicer: Callable[..., Awaitable[Any]]) -> bytes | None:
+        """Have the servicer answer; give the response, serialized, if there is one."""
+        raise NotImplementedError
+
+    def finish(self, response: bytes | None, status: Status) -> None:
+        """On asyncio's side: the servicer has ended."""
+        raise NotImplementedError
+
+
+class UnaryCall(Call):
+    """A call with one request and one response."""
+
+    def __init__(self, context: Any, method: Method, request: bytes) -> None:
+        super().__init__(context, method)
+        self._request = request
+        self.finished: asyncio.Future[tuple[bytes | None, Status]]
+        self.finished = asyncio.get_running_loop().create_future()
+
+    async def answer(self, servicer: Callable[..., Awaitable[Any]]) -> bytes | None:
+        """See `Call`."""
+        request = self.method.request_class.FromString(self._request)
+        response = await servicer(request, self)
+        return response.SerializeToString()  # type: ignore[no-any-return]
+
+    def finish(self, response: bytes | None, status: Status) -> None:
+        """See `Call`."""
+        if not self.finished.done():
+            self.finished.set_result((response, status))
+
+
+class StreamCall(Call, MessageStream):
+    """A call that streams requests, responses or both."""
+
+    def __init__(self, loops: Loops, context: Any, method: Method, request: bytes | None) -> None:
+        Call.__init__(self, context, method)
+        MessageStream.__init__(self, loops, method.request_class)
+        self._request = request
+        self.status = OK
+
+    async def answer(self, servicer: Callable[..., Awaitable[Any]]) -> bytes | None:
+        """See `Call`."""
+        if self._request is None:
+            response = await servicer(self)
+        else:
+            response = await servicer(self.method.request_class.FromString(self._request), self)
+        if not self.method.server_streaming:
+            self.send_nowait(response)
+        return None
+
+    def finish(self, response: bytes | None, status: Status) -> None:
+        """See `Call`."""
+        self.status = status
+        self._outbox_ended = True
+        self._wake_writer()
+
+
+class Server:
+    """Answers calls on some addresses, by servicers."""
+
+    def __init__(
+        self,
+        loops: Loops,
+        nursery: trio.Nursery,
+        services: Sequence[tuple[ServiceDescriptor, object]],
+        extra: Sequence[grpc.GenericRpcHandler[Any, Any]],
+        options: Sequence[tuple[str, int | str]],
+        open_servers: set[Server],
+    ) -> None:
+        self._loops = loops
+        self._nursery = nursery
+        self._handlers = [_Handlers(self, services), *extra]
+        self._options = options
+        self._open_servers = open_servers
+        self._server: Any = None
+        self._calls: set[Call] = set()
+        self._ended_calls = trio.lowlevel.ParkingLot()
+        self.ports: Sequence[int] = ()
+        """The port of each address; 0 for a unix socket."""
+
+    async def start(
+        self, addresses: Sequence[str], credentials: grpc.ServerCredentials | None
+    ) -> None:
+        """Listen on all addresses, or raise OSError which names the one that cannot be had."""
+        self.ports = await self._loops.run(self._start, addresses, credentials)
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, give those that go on `grace` seconds to end, and cancel the rest."""
+        await self._loops.run(self._stop, grace)
+        for call in self._calls:
+            call.cancel()
+        while self._calls:
+            await self._ended_calls.park()
+        self._open_servers.discard(self)
+
+    # Trio's side of a call.
+
+    def _begin(self, call: Call, servicer: Callable[..., Awaitable[Any]]) -> None:
+        if self._nursery.cancel_scope.cancel_called:
+            self._loops.call_aio(call.finish, None, STOPPING)
+            return
+        if call.deadline is not None:
+            call.scope.deadline = trio.current_time() + call.deadline
+        self._calls.add(call)
+        self._nursery.start_soon(self._run, call, servicer, name=call.method.path)
+
+    async def _run(self, call: Call, servicer: Callable[..., Awaitable[Any]]) -> None:
+        response, status = None, STOPPING
+        try:
+            with call.scope:
+                try:
+                    response = await call.answer(servicer)
+                    status = OK
+                except Exception as error:
+                    status = _status(error, call.method)
+            if call.scope.cancelled_caught:
+                status = DEADLINE
+        finally:
+            self._loops.call_aio(call.finish, response, status)
+            self._calls.discard(call)
+            if not self._calls:
+                self._ended_calls.unpark_all()
+
+    # Asyncio's side.
+
+    async def _start(
+        self, addresses: Sequence[str], credentials: grpc.ServerCredentials | None
+    ) -> list[int]:
+        self._server = grpc.aio.server(
+            handlers=self._handlers,
+            options=self._options,
+            maximum_concurrent_rpcs=CALLS_MAX,
+        )
+        try:
+            ports = [self._listen(address, credentials) for address in addresses]
+        except OSError:
+            await self._server.start()  # one that was never started would keep its ports
+            await self._stop(0)
+            raise
+        await self._server.start()
+        return ports
+
+    async def _stop(self, grace: float) -> None:
+        if self._server is not None:
+            await self._server.stop(grace)
+        self._server = None  # nothing of gRPC's stays with what trio may hold for long: see `Loops`
+
+    def _listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        try:
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise OSError(errno.EADDRINUSE, f"cannot listen on {address}; is it taken?") from error
+        return 0 if address.startswith("unix") else int(port)
+
+    async def handle_unary(
+        self, method: Method, servicer: Callable[..., Awaitable[Any]], request: bytes, context: Any
+    ) -> bytes | None:
+        """On asyncio's side: answer one call."""
+        call = UnaryCall(context, method, request)
+        self._loops.call_trio(self._begin, call, servicer)
+        try:
+            response, status = await call.finished
+        except asyncio.CancelledError:
+            self._loops.call_trio(call.cancel)
+            raise
+        if status is not OK:
+            await context.abort(*status)
+        return response
+
+    async def handle_stream(
+        self, method: Method, servicer: Callable[..., Awaitable[Any]], context: Any
+    ) -> None:
+        """On asyncio's side: answer one call that streams."""
+        request = None
+        if not method.client_streaming:
+            request = await context.read()
+            if request is EOF:
+                await context.abort(*MALFORMED)
+        call = StreamCall(self._loops, context, method, request)
+        self._loops.call_trio(self._begin, call, servicer)
+        reader = None
+        if method.client_streaming:
+            reader = asyncio.get_running_loop().create_task(self._read(call, context))
+        try:
+            await call._write_all(context.write)
+        except BaseException:
+            call._end_writing(CUT)
+            self._loops.call_trio(call.cancel)
+            raise
+        finally:
+            if reader is not None:
+                reader.cancel()
+        if call.status is not OK:
+            await context.abort(*call.status)
+
+    async def _read(self, call: StreamCall, context: Any) -> None:
+        failure = None
+        try:
+            await call._read_all(context.read)
+            # gRPC ends the messages of a cut call as those of a finished one, and cancels a moment
+            # later: the cancellation of this task. What waits for the end is not in a hurry.
+            await asyncio.sleep(END_DELAY)
+            for _ in range(5):
+                await asyncio.sleep(0)
+        except Exception:
+            failure = CUT
+        call._end_inbox(failure)
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # only the stub is generic
+    """Finds the servicer of a call by its path."""
+
+    def __init__(
+        self, server: Server, services: Sequence[tuple[ServiceDescriptor, object]]
+    ) -> None:
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for descriptor, servicer in services:
+            for method in methods(descriptor).values():
+                answer = getattr(servicer, method.name, None)
+                if answer is not None:
+                    self._handlers[method.path] = _handler(server, method, answer)
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self._handlers.get(handler_call_details.method)
+
+
+def _handler(
+    server: Server, method: Method, servicer: Callable[..., Coroutine[Any, Any, Any]]
+) -> grpc.RpcMethodHandler[Any, Any]:
+    async def unary(request: bytes, context: Any) -> bytes | None:
+        return await server.handle_unary(method, servicer, request, context)
+
+    async def stream(_requests: object, context: Any) -> None:
+        await server.handle_stream(method, servicer, context)
+
+    # On the wire the kinds of streaming do not differ: one kind serves all.
+    if method.streaming:
+        return grpc.stream_stream_rpc_method_handler(stream)
+    return grpc.unary_unary_rpc_method_handler(unary)
+
+
+def _status(error: Exception, method: Method) -> Status:
+    """Give the status for what a servicer raised; log what is a fault of this side."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # a nursery of the servicer has wrapped it
+    details = str(error)[:DETAILS_LENGTH_MAX]
+    match error:
+        case RpcFailed() if error.code in grpc.StatusCode.__members__ and error.code != "OK":
+            return Status(grpc.StatusCode[error.code], error.details[:DETAILS_LENGTH_MAX])
+        case InvalidRequest() | MalformedMessage():
+            return Status(grpc.StatusCode.INVALID_ARGUMENT, details)
+        case DecodeError():
+            return MALFORMED
+        case Overloaded():
+            retry = (("retry-after-ms", str(round(error.retry_after * 1000))),)
+            return Status(grpc.StatusCode.RESOURCE_EXHAUSTED, details, retry)
+        case NotDurable():
+            return Status(grpc.StatusCode.UNAVAILABLE, details)
+        case _:
+            log.error("a call failed", method=method.path, exc_info=error)
+            return Status(grpc.StatusCode.INTERNAL, "internal error")

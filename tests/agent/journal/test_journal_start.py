@@ -1,0 +1,124 @@
+"""What the SQLite journal asks of a file before it takes it for its own."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from journal_twins import row, store
+
+from coherd.errors import StartRefused
+from coherd.journal import Write
+from coherd.journal.sqlite import read_boot_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from journal_twins import SqliteTwin
+
+
+def other_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE customers (name)")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.touch(), "is empty"),
+        (lambda path: path.write_bytes(b"SQLite format 3\0"), "not a journal of coherd"),
+        (lambda path: path.write_bytes(b"#!/bin/sh\n" * 1000), "not a journal of coherd"),
+        (other_database, "not a journal of coherd"),
+        (lambda path: path.mkdir(), "is not a file"),
+        (os.mkfifo, "is not a file"),
+        (lambda path: path.symlink_to("nowhere"), "cannot be read"),
+        (lambda path: path.with_name("journal.db-wal").touch(), "is there without"),
+    ],
+)
+async def test_what_is_no_journal_is_refused(
+    sqlite_twin: SqliteTwin, make: Callable[[Path], None], message: str
+) -> None:
+    make(sqlite_twin.path)
+    with pytest.raises(StartRefused, match=message) as caught:
+        sqlite_twin.open()
+    assert str(sqlite_twin.path) in str(caught.value)
+
+
+async def test_a_directory_that_is_not_there_is_named(sqlite_twin: SqliteTwin) -> None:
+    sqlite_twin.path = sqlite_twin.folder / "no" / "journal.db"
+    with pytest.raises(StartRefused, match="cannot be made: unable to open"):
+        sqlite_twin.open()
+
+
+async def test_a_newer_format_is_refused_and_left_alone(sqlite_twin: SqliteTwin) -> None:
+    await sqlite_twin.open().aclose()
+    data = bytearray(sqlite_twin.path.read_bytes())
+    data[60:64] = struct.pack(">I", 2)
+    sqlite_twin.path.write_bytes(data)
+    with pytest.raises(StartRefused, match="has format 2, this release knows format 1"):
+        sqlite_twin.open()
+    assert sqlite_twin.path.read_bytes() == data
+
+
+@pytest.mark.parametrize("mine", [{"name": "b"}, {"cluster": "farm"}])
+async def test_the_journal_of_another_agent_is_refused(
+    sqlite_twin: SqliteTwin, mine: dict[str, str]
+) -> None:
+    await sqlite_twin.open().aclose()
+    with pytest.raises(StartRefused) as caught:
+        sqlite_twin.open(**mine)
+    for word in ("'a'", "'shop'", *map(repr, mine.values())):
+        assert word in str(caught.value)
+
+
+async def test_a_first_start_that_was_interrupted_leaves_no_trace(sqlite_twin: SqliteTwin) -> None:
+    for suffix in ("", "-wal", "-journal"):
+        (sqlite_twin.folder / f"journal.db-new{suffix}").write_bytes(b"half")
+    journal = sqlite_twin.open()
+    await store(journal, row(1))
+    await journal.aclose()
+    assert [path.name for path in sqlite_twin.folder.iterdir()] == ["journal.db"]
+
+
+async def test_closing_ends_the_thread(sqlite_twin: SqliteTwin) -> None:
+    journal = sqlite_twin.open()
+    names = [thread.name for thread in threading.enumerate()]
+    assert "coherd-journal" in names
+    await journal.aclose()
+    names = [thread.name for thread in threading.enumerate()]
+    assert "coherd-journal" not in names
+
+
+async def test_a_stalled_disk_does_not_stop_the_loop(sqlite_twin: SqliteTwin) -> None:
+    journal = sqlite_twin.open()
+    await store(journal, row(1))
+    with sqlite_twin.stalled(journal):
+        ticket = journal.append_nowait(Write(blocks=[row(2)]))
+        assert await journal.read(0, 1000) == [row(1)], "reading goes on"
+        with trio.move_on_after(0.01) as scope:
+            await journal.committed(ticket)
+        assert scope.cancelled_caught
+    await journal.committed(ticket)
+    await journal.aclose()
+
+
+async def test_the_log_is_moved_into_the_file_while_running(sqlite_twin: SqliteTwin) -> None:
+    journal = sqlite_twin.open()
+    for n in range(1, 41):
+        await store(journal, row(n, b"x" * (1 << 20)))
+    assert sqlite_twin.path.stat().st_size > 16 << 20
+    assert sqlite_twin.path.with_name("journal.db-wal").stat().st_size < 24 << 20
+    assert journal.statistics().size_bytes > 30 << 20
+    await journal.aclose()
+    assert not sqlite_twin.path.with_name("journal.db-wal").exists()
+
+
+def test_the_boot_is_known_here() -> None:
+    assert len(read_boot_id()) in {0, 36}

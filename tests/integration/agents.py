@@ -1,0 +1,198 @@
+"""Agents as real processes: started, stopped, killed, cut off; and what tests ask them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from integration.polling import poll
+from integration.proxy import Proxy
+from servers import free_port
+
+from coherd.v1 import admin_service_pb2 as admin
+from coherd.v1 import admin_service_pb2_grpc as admin_grpc
+from coherd.v1 import cache_service_pb2 as cache
+from coherd.v1 import cache_service_pb2_grpc as cache_grpc
+
+CALL_TIMEOUT = 60.0
+
+
+class AgentProcess:
+    """One agent with a folder, a port and a socket that it keeps over restarts."""
+
+    def __init__(self, folder: Path, name: str, settings: str, proxy: Proxy | None) -> None:
+        self.name = name
+        self.folder = folder / name
+        self.folder.mkdir(parents=True)
+        self.port = free_port()
+        self.proxy = proxy
+        self.process: subprocess.Popen[bytes] | None = None
+        self.socket = self.folder / "coherd.sock"
+        self.settings = settings
+        self.seeds: list[str] = []
+        self._channel: grpc.Channel | None = None
+
+    @property
+    def address(self) -> str:
+        """Where peers reach it: through its proxy, if it has one."""
+        return f"127.0.0.1:{self.proxy.port if self.proxy else self.port}"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "coherd.toml"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def write_config(self) -> None:
+        seeds = ", ".join(f'"{seed}"' for seed in self.seeds)
+        advertise = f'advertise = "{self.address}"' if self.proxy else ""
+        self.config.write_text(
+            f'name = "{self.name}"\ncluster = "test"\nlisten = "127.0.0.1:{self.port}"\n'
+            f'{advertise}\njoin = [{seeds}]\ndata_dir = "{self.folder / "data"}"\n'
+            f'local = ["unix:{self.socket}"]\nhttp = ""\n{self.settings}\n'
+        )
+
+    def spawn(self) -> None:
+        """Start it without waiting."""
+        self.write_config()
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "coherd", "agent", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.spawn()
+        poll(self.answers, f"agent {self.name}")
+
+    def answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log
+        try:
+            self.status(timeout=1.0)
+        except grpc.RpcError:
+            self._forget_channel()
+            return False
+        return True
+
+    def stop(self) -> int:
+        """Ask it to stop, and give its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self._ended()
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self._ended()
+
+    def _ended(self) -> int:
+        assert self.process is not None
+        code = self.process.wait(timeout=30)
+        self.process = None
+        self._forget_channel()
+        return code
+
+    def _forget_channel(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    @property
+    def channel(self) -> grpc.Channel:
+        if self._channel is None:
+            self._channel = grpc.insecure_channel(f"unix:{self.socket}")
+        return self._channel
+
+    # ---------------------------------------------------------------- what it is asked
+
+    def invalidate(self, namespace: str = "shop", **fields: Any) -> cache.Receipt:
+        """Invalidate; `timeout` in seconds."""
+        if "timeout" in fields:
+            fields["timeout"] = Duration(nanos=0, seconds=int(fields["timeout"]))
+        request = cache.InvalidateRequest(namespace=namespace, **fields)
+        stub = cache_grpc.CacheServiceStub(self.channel)
+        return stub.Invalidate(request, timeout=CALL_TIMEOUT).receipt
+
+    def receipt(self, dots: Sequence[Any], timeout: int = 5) -> cache.Receipt:
+        request = cache.GetReceiptRequest(dots=dots, timeout=Duration(seconds=timeout))
+        return cache_grpc.CacheServiceStub(self.channel).GetReceipt(request, timeout=30).receipt
+
+    def status(self, timeout: float = 5.0) -> admin.GetStatusResponse:
+        stub = admin_grpc.AdminServiceStub(self.channel)
+        return stub.GetStatus(admin.GetStatusRequest(), timeout=timeout)
+
+    def namespace(self, name: str = "shop") -> admin.NamespaceStatus:
+        found = [each for each in self.status().namespaces if each.namespace == name]
+        return found[0] if found else admin.NamespaceStatus()
+
+    def is_ready_with(self, alive: int) -> bool:
+        status = self.status()
+        return status.ready and status.members_alive == alive
+
+    def watch(self, requests: Iterator[cache.WatchRequest]) -> Any:
+        return cache_grpc.CacheServiceStub(self.channel).Watch(requests)
+
+
+@contextmanager
+def cluster(
+    folder: Path,
+    names: Sequence[str],
+    settings: dict[str, str] | None = None,
+    *,
+    proxies: bool = False,
+) -> Iterator[list[AgentProcess]]:
+    """Run agents that know each other; give them once everybody is ready and sees everybody.
+
+    `settings`: more TOML for single agents, by name.
+    """
+    agents: list[AgentProcess] = []
+    try:
+        for name in names:
+            agent = AgentProcess(folder, name, (settings or {}).get(name, ""), None)
+            if proxies:
+                agent.proxy = Proxy(agent.port, agents)
+            agents.append(agent)
+        for agent in agents:
+            agent.seeds = [other.address for other in agents]
+            agent.spawn()
+        for agent in agents:
+            poll(agent.answers, f"agent {agent.name}")
+        wait_until_whole(agents)
+        yield agents
+    finally:
+        for agent in agents:
+            agent.kill()
+            if agent.proxy is not None:
+                agent.proxy.close()
+
+
+def wait_until_whole(agents: Sequence[AgentProcess], timeout: float = 30.0) -> None:
+    """Wait until every agent is ready and sees all the others."""
+    for agent in agents:
+        poll(
+            lambda a=agent: a.is_ready_with(len(agents)),
+            f"{agent.name} to be ready among {len(agents)}: {list(agent.status().reasons)}",
+            timeout,
+        )
+
+
+def redis_settings(url: str) -> str:
+    """Give the settings of a handler for namespace `shop`."""
+    return (
+        f'[[handlers]]\nkind = "redis"\nurl = "{url}"\nnamespaces = ["shop"]\n'
+        'key = "shop:{key}"\ntag = "tag:shop:{tag}"\n'
+    )
