@@ -93,10 +93,13 @@ def _stop_signals() -> Iterator[trio.Event]:
     """Give an event that the first signal sets; the second ends the process."""
     stop = trio.Event()
     token = trio.lowlevel.current_trio_token()
+    received_before = False
 
     def received(number: int, _frame: object) -> None:
-        if stop.is_set():
+        nonlocal received_before
+        if received_before:  # `stop` is set a moment later: two signals may come before that
             os._exit(128 + number)
+        received_before = True
         token.run_sync_soon(stop.set, idempotent=True)
         last_resort.start()
 
@@ -153,7 +156,7 @@ async def _serve_peers(agent: Agent, bridge: Bridge) -> Server:
     try:
         server = await bridge.serve(services, [str(config.listen)])
     except OSError as error:
-        raise StartRefused(f"{error}: set `listen` to an address that is free") from None
+        raise StartRefused(f"{error.strerror} Set `listen` to an address that is free") from None
     if not config.listen.port and config.advertise is None:
         address = str(config.listen._replace(port=server.ports[0]))
         agent.roster.me = replace(agent.roster.me, address=address)
@@ -175,7 +178,7 @@ async def _serve_local(agent: Agent, bridge: Bridge) -> Server:
         with private_mode():
             return await bridge.serve(services, addresses)
     except OSError as error:
-        raise StartRefused(f"{error}: set `local` to an address that is free") from None
+        raise StartRefused(f"{error.strerror} Set `local` to an address that is free") from None
 
 
 def _handlers(config: AgentConfig) -> list[Handler]:

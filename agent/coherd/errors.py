@@ -80,8 +80,10 @@ def one_failure() -> Iterator[None]:
         yield
     except BaseExceptionGroup as group:
         failures, others = group.split(RpcFailed)
-        if others is not None or failures is None:
+        if failures is None:
             raise
+        if others is not None:  # a cancellation, for example, outweighs a failed call
+            raise others from None
         raise _first(failures) from None
 
 

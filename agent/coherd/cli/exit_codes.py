@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     """The command line or a setting is wrong; nothing was done."""
     PARTIAL = 3
-    """Done, but not everywhere in time; what was reached was printed."""
+    """Done, but not everywhere in time, or not answered in time; what was reached was printed."""
     UNREACHABLE = 4
     """No agent answers where it was looked for."""
     DENIED = 5

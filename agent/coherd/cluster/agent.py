@@ -135,7 +135,7 @@ class Agent:
         if error := self.journal.statistics().error:
             reasons.append(f"the journal is closed: {error}")
         if self.freshness.is_catching_up:
-            if not self.membership.seed_answered and not self.config.join_alone:
+            if self.membership.has_seeds and not self.membership.seed_answered:
                 reasons.append(
                     "no seed answers: check `join`, or set `join_alone = true` for a first agent"
                 )

@@ -21,7 +21,7 @@ from coherd.model import Batch, Cause, Effect, Lane, Origin, Position, Selector,
 from coherd.wire import decode_batch, encode_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from coherd.clock import Clock
     from coherd.replication.clock import HybridClock
@@ -45,7 +45,6 @@ class Accepted(NamedTuple):
     """Rows that were just accepted."""
 
     arrival: Arrival
-    payload: bytes
     ticket: int
 
 
@@ -123,8 +122,9 @@ class Ingest:
         effect: Effect,
         versions: Sequence[int] | None,
         reason: str,
+        send: Callable[[Arrival, bytes], None],
     ) -> Accepted:
-        """Number rows of an application and let them go everywhere.
+        """Number rows of an application and let them go everywhere; peers first, by `send`.
 
         Raises `Overloaded` or `NotDurable` before anything changed.
         """
@@ -142,9 +142,10 @@ class Ingest:
             reason=reason,
         )
         payload = encode_batch(arrival.batch)
+        send(arrival, payload)
         ticket = self._enter([(arrival, payload)])
         self._count(namespace).accepted += len(arrival.batch)
-        return Accepted(arrival, payload, ticket)
+        return Accepted(arrival, ticket)
 
     async def has(self, stream: Stream, first: int, last: int) -> None:
         """Wait until numbers of a stream are in the vector."""

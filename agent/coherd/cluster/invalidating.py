@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from coherd.cluster.spreading import Spreading
     from coherd.journal import Journal
     from coherd.model import Effect, Lane, Selector
+    from coherd.replication.replica import Arrival
 
 log = structlog.get_logger("coherd.invalidate")
 
@@ -91,6 +92,16 @@ class Invalidating:
 
         Raises `Overloaded` or `NotDurable`.
         """
+        if order.wait >= Wait.REGION:
+            required = self._required(order.namespace)
+        else:
+            required = [self._roster.me.name] if order.wait is Wait.LOCAL else []
+        receipt = Receipt(required)
+
+        def send(arrival: Arrival, payload: bytes) -> None:
+            asked = receipt if order.wait >= Wait.REGION else None
+            self._spreading.spread(order.namespace, order.lane, payload, arrival.accepted_at, asked)
+
         accepted = self._ingest.accept(
             order.namespace,
             order.lane,
@@ -98,21 +109,10 @@ class Invalidating:
             order.effect,
             order.versions,
             order.reason,
+            send,
         )
-        arrival = accepted.arrival
-        batch = arrival.batch
-        dots = [StreamRange(batch.stream, numbers) for numbers in batch.numbers]
-        required = (
-            [self._roster.me.name] if order.wait < Wait.REGION else self._required(order.namespace)
-        )
-        receipt = Receipt(dots, [] if order.wait is Wait.ACCEPTED else required)
-        self._spreading.spread(
-            order.namespace,
-            order.lane,
-            accepted.payload,
-            arrival.accepted_at,
-            receipt if order.wait >= Wait.REGION else None,
-        )
+        batch = accepted.arrival.batch
+        receipt.dots = [StreamRange(batch.stream, numbers) for numbers in batch.numbers]
         if order.wait > Wait.ACCEPTED:
             me = self._roster.me.name
             self._delivery.ask({order.namespace}, lambda: receipt.add([me]))
@@ -120,14 +120,14 @@ class Invalidating:
         wanted = order.members if order.wait is Wait.MEMBERS else len(receipt.required)
         if order.wait > Wait.ACCEPTED:
             await self._gather(receipt, wanted, order.timeout, order.timeout / 2)
-        return Outcome(receipt, len(receipt.applied) >= wanted, arrival.last)
+        return Outcome(receipt, len(receipt.applied) >= wanted, accepted.arrival.last)
 
     async def receipt(self, dots: Sequence[StreamRange], timeout: float) -> Outcome:
         """Ask everybody who must have applied rows whether they have."""
         required: set[str] = set()
         for stream, _ in dots:
             required.update(self._required(stream.namespace))
-        receipt = Receipt(dots, required)
+        receipt = Receipt(required, dots)
         await self._gather(receipt, len(required), timeout, 0.0)
         return Outcome(receipt, receipt.is_complete, 0)
 

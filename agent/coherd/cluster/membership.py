@@ -62,7 +62,9 @@ class Membership:
         self._nudges: dict[str, trio.Event] = {}
         self.peers: dict[str, Peer] = {}
         """The doors to the members with an open link."""
-        self.seed_answered = not seeds
+        self._own_addresses: set[str] = set()
+        """Seeds at which this agent itself answers."""
+        self.seed_answered = False
         """Whether a seed, or anybody else, has ever answered."""
         self.on_linked: Callable[[str], None] = lambda _name: None
         self.on_epoch: Callable[[int], None] = lambda _epoch: None
@@ -70,8 +72,8 @@ class Membership:
 
     @property
     def has_seeds(self) -> bool:
-        """Whether there is anybody to ask."""
-        return bool(self._seeds)
+        """Whether there is anybody else to ask."""
+        return not self._own_addresses.issuperset(self._seeds)
 
     def start(self) -> None:
         """Start the tasks."""
@@ -112,7 +114,7 @@ class Membership:
                 taken += 1
                 if taken >= TAKEN_ATTEMPTS:
                     raise
-            settled = self.seed_answered and not taken
+            settled = (self.seed_answered or not self.has_seeds) and not taken
             pause = REJOIN_INTERVAL if settled else min(pause * 2, JOIN_MAX)
             await trio.sleep(pause * self._random.uniform(0.5, 1.0))
 
@@ -129,20 +131,22 @@ class Membership:
             else:
                 log.debug("seed does not answer", seed=seed, error=str(error))
         else:
-            self.take_reply(reply)
+            if not self.take_reply(reply):
+                self._own_addresses.add(seed)
         finally:
             with trio.CancelScope(shield=True):
                 await peer.aclose()
 
-    def take_reply(self, reply: JoinReply) -> None:
-        """Take what a join was answered."""
+    def take_reply(self, reply: JoinReply) -> bool:
+        """Take what a join was answered; False when this agent itself answered it."""
         me = self._roster.me
         if (reply.me.name, reply.me.epoch) == (me.name, me.epoch):
-            return  # one of the seeds is this agent itself
+            return False
         self.seed_answered = True
         self.on_epoch(reply.epoch)
         for info in (reply.me, *reply.members):
             self._roster.heard(info)
+        return True
 
     async def _exchange(self) -> None:
         """Exchange rosters with a random member now and then: who joined elsewhere becomes known."""

@@ -13,7 +13,7 @@ import trio
 from coherd.cluster.roster import State
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable, Sequence
 
     from coherd.cluster.roster import Roster
     from coherd.net.peer import StreamRange
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Receipt:
     """The required members of some rows, and those that have applied them."""
 
-    def __init__(self, dots: Collection[StreamRange], required: Iterable[str]) -> None:
+    def __init__(self, required: Iterable[str], dots: Sequence[StreamRange] = ()) -> None:
         self.dots = dots
         self.required = frozenset(required)
         self.applied: set[str] = set()

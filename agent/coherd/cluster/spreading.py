@@ -9,6 +9,7 @@ is bounded in bytes: what does not fit is dropped and counted, and the hole is r
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,7 +86,10 @@ class Link:
         self._bytes += len(payload)
         self._waiting.append((payload, accepted_at, receipt))
         if len(self._under_way) < MESSAGES_MAX:
-            self._send()
+            # A call that just ended refuses messages before `carry` hears of it. That must not reach
+            # who accepts rows: they would be numbered and never be journaled or applied.
+            with suppress(RpcFailed):
+                self._send()
 
     async def carry(self, connection: OutgoingLink) -> None:
         """Use `connection` until it breaks. Raises RpcFailed."""

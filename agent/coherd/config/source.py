@@ -24,7 +24,7 @@ PROBLEMS_MAX = 100
 """More are counted, not listed."""
 
 PREFIX = "COHERD_"
-OTHER_VARIABLES = frozenset({"COHERD_ADDRESS"})
+OTHER_VARIABLES = frozenset({"COHERD_ADDRESS", "COHERD_OUTPUT"})
 """Variables of the command line and the clients."""
 
 _KUBERNETES = re.compile(

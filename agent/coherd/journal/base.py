@@ -86,6 +86,9 @@ class BaseJournal(ABC):
     def _enqueue(self, entry: Entry) -> None:
         """Hand a write to the storage."""
 
+    def _give_way(self, time: float) -> None:  # noqa: B027  # only a thread needs it
+        """Help a writer that has a thread of its own, at running time `time`."""
+
     def append_nowait(self, write: Write) -> int:
         """Queue `write` and give its ticket; see the door."""
         if self._error or self._closing or not self._loaded:
@@ -100,6 +103,7 @@ class BaseJournal(ABC):
             size += _size_beside_blocks(write)
         queued = self._bytes - self._durable_bytes
         if queued and queued + size > self._queue_bytes_max:
+            self._give_way(self.running_time())
             raise Overloaded(
                 f"the journal's queue is full: {queued} bytes wait for the disk; try again"
             )
@@ -124,6 +128,7 @@ class BaseJournal(ABC):
             self._refuse()
         queued = self._bytes - self._durable_bytes
         if queued and queued + ROOM_BYTES > self._queue_bytes_max:
+            self._give_way(self.running_time())
             raise Overloaded(
                 f"the journal's queue is full: {queued} bytes wait for the disk; try again"
             )

@@ -40,6 +40,14 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_GIVE_WAY_AFTER = 0.01
+_GIVE_WAY_TIMEOUT = 0.002
+"""Seconds without a commit after which the trio thread steps aside, and for how long at most.
+
+A thread that gives up the interpreter's lock only for an instant, as a busy loop does at every turn, gets
+it back before one that waits for it has woken up: without this the writer of a busy agent starves.
+"""
+
 
 def read_boot_id() -> str:
     """Tell which boot of the machine this is; empty where that is not known."""
@@ -211,6 +219,9 @@ class SqliteJournal(BaseJournal):
         self._thread: threading.Thread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._closing_time = 0.0
+        self._progressed = threading.Event()
+        self._patience_ends = self.running_time()
+        self._durable_before = 0
 
     def blocks(self) -> Iterator[Block]:
         """Give all blocks in order, and check them; writes are taken once the last was given.
@@ -226,6 +237,7 @@ class SqliteJournal(BaseJournal):
             self._writer = Writer(self._path, self._held)
             self._writer.mark_open(self._boot_id, self.durability, self._contents.clean)
         except sqlite3.Error as error:
+            self._error = str(error)
             raise StartRefused(
                 f"{self._path} cannot be written: {error}; {_PERMISSIONS}"
             ) from error
@@ -237,6 +249,17 @@ class SqliteJournal(BaseJournal):
 
     def _enqueue(self, entry: Entry) -> None:
         self._queue.put(entry)
+        self._give_way(entry[2])
+
+    def _give_way(self, time: float) -> None:
+        """Let the writer have the interpreter for a moment if it has not got on for a while."""
+        if time <= self._patience_ends:
+            return
+        if self._durable == self._durable_before < self._tickets - 1:
+            self._progressed.clear()
+            self._progressed.wait(_GIVE_WAY_TIMEOUT)
+        self._durable_before = self._durable
+        self._patience_ends = time + _GIVE_WAY_AFTER
 
     async def committed(self, ticket: int) -> None:
         """Wait until the write of `ticket` is durable; see the door."""
@@ -322,6 +345,7 @@ class SqliteJournal(BaseJournal):
 
     def _tell(self) -> None:
         """Have the waiting look again."""
+        self._progressed.set()
         if self._waiting and self._token is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._wake)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import trio
-from google.protobuf.message import DecodeError
 
 from coherd.errors import MalformedMessage, RpcFailed
+from coherd.net.bridge_method import parse
 from coherd.net.bridge_stream import Failure, MessageStream
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ class Channel:
         if isinstance(answer, Failure):
             raise answer.error()
         try:
-            return method.response_class.FromString(answer)
-        except DecodeError:
-            raise _malformed(method) from None
+            return parse(method.response_class, answer)
+        except MalformedMessage as error:
+            raise RpcFailed("INTERNAL", f"the answer has {error}") from None
 
     @asynccontextmanager
     async def stream(
@@ -167,8 +167,8 @@ class ClientStream(MessageStream):
         """
         try:
             return await super().receive()
-        except MalformedMessage:
-            raise _malformed(self._method) from None
+        except MalformedMessage as error:
+            raise RpcFailed("INTERNAL", f"the answer has {error}") from None
 
     async def done_sending(self) -> None:
         """Tell the server that no more requests come, after those that wait."""
@@ -224,8 +224,3 @@ class ClientStream(MessageStream):
 
 def _failure(error: grpc.aio.AioRpcError) -> Failure:
     return Failure(error.code().name, error.details() or "")
-
-
-def _malformed(method: Method) -> RpcFailed:
-    name = method.response_class.DESCRIPTOR.full_name
-    return RpcFailed("INTERNAL", f"the answer is no {name}")

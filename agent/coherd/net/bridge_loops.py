@@ -40,6 +40,9 @@ Result = TypeVar("Result")
 JOIN_TIMEOUT = 10.0
 """Longest wait for the thread to end, in seconds; one that hangs is left behind and logged."""
 
+SETTLE_DELAY = 0.05
+"""Seconds for which gRPC may tell that what was cancelled has ended."""
+
 log = structlog.get_logger()
 
 _one_at_a_time = threading.Lock()
@@ -132,11 +135,12 @@ class Loops:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._aio_main())
         except BaseException as failure:
-            log.exception("the thread of the bridge failed")
             self._failure = failure
-        _one_at_a_time.release()
-        self._token.run_sync_soon(self._started.set)
-        self._token.run_sync_soon(self._ended.set)
+            log.error("the thread of the bridge failed", traceback=traceback.format_exc())
+        finally:
+            _one_at_a_time.release()
+            self._token.run_sync_soon(self._started.set)
+            self._token.run_sync_soon(self._ended.set)
 
     async def _aio_main(self) -> None:
         self._aio = asyncio.get_running_loop()
@@ -154,6 +158,9 @@ class Loops:
         await asyncio.gather(*tasks, return_exceptions=True)
         del tasks
         gc.collect()  # calls that are parts of reference cycles hold the completion queue, too
+        # What was cancelled still comes in. Were nobody left to take it, the queue's thread could
+        # block on its pipe for ever, and some releases of grpcio wait for that thread.
+        await asyncio.sleep(SETTLE_DELAY)
         grpc.aio.shutdown_grpc_aio()  # type: ignore[attr-defined]
 
 

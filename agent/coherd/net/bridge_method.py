@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
+
+from coherd.errors import MalformedMessage
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import ServiceDescriptor
@@ -46,3 +49,12 @@ def methods(service: ServiceDescriptor) -> dict[str, Method]:
         )
         for method in service.methods
     }
+
+
+def parse(message_class: type[Message], data: bytes) -> Any:
+    """Give the message that some bytes are; raises MalformedMessage when they are none."""
+    try:
+        return message_class.FromString(data)
+    except DecodeError:
+        pass
+    raise MalformedMessage(f"bytes that are no {message_class.DESCRIPTOR.full_name}")

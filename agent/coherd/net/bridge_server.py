@@ -21,10 +21,9 @@ import grpc
 import grpc.aio
 import structlog
 import trio
-from google.protobuf.message import DecodeError
 
 from coherd.errors import InvalidRequest, MalformedMessage, NotDurable, Overloaded, RpcFailed
-from coherd.net.bridge_method import methods
+from coherd.net.bridge_method import methods, parse
 from coherd.net.bridge_stream import EOF, Failure, MessageStream
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Status(NamedTuple):
 OK = Status(grpc.StatusCode.OK)
 STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 DEADLINE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
-MALFORMED = Status(grpc.StatusCode.INVALID_ARGUMENT, "the request's bytes are malformed")
+NO_REQUEST = Status(grpc.StatusCode.INVALID_ARGUMENT, "the call came without a request")
 
 
 class Call:
@@ -100,8 +99,7 @@ class UnaryCall(Call):
 
     async def answer(self, servicer: Callable[..., Awaitable[Any]]) -> bytes | None:
         """See `Call`."""
-        request = self.method.request_class.FromString(self._request)
-        response = await servicer(request, self)
+        response = await servicer(parse(self.method.request_class, self._request), self)
         return response.SerializeToString()  # type: ignore[no-any-return]
 
     def finish(self, response: bytes | None, status: Status) -> None:
@@ -124,7 +122,7 @@ class StreamCall(Call, MessageStream):
         if self._request is None:
             response = await servicer(self)
         else:
-            response = await servicer(self.method.request_class.FromString(self._request), self)
+            response = await servicer(parse(self.method.request_class, self._request), self)
         if not self.method.server_streaming:
             self.send_nowait(response)
         return None
@@ -259,7 +257,7 @@ class Server:
         if not method.client_streaming:
             request = await context.read()
             if request is EOF:
-                await context.abort(*MALFORMED)
+                await context.abort(*NO_REQUEST)
         call = StreamCall(self._loops, context, method, request)
         self._loops.call_trio(self._begin, call, servicer)
         reader = None
@@ -335,8 +333,6 @@ def _status(error: Exception, method: Method) -> Status:
             return Status(grpc.StatusCode[error.code], error.details[:DETAILS_LENGTH_MAX])
         case InvalidRequest() | MalformedMessage():
             return Status(grpc.StatusCode.INVALID_ARGUMENT, details)
-        case DecodeError():
-            return MALFORMED
         case Overloaded():
             retry = (("retry-after-ms", str(round(error.retry_after * 1000))),)
             return Status(grpc.StatusCode.RESOURCE_EXHAUSTED, details, retry)

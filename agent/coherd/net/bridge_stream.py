@@ -1,8 +1,7 @@
 """The messages of one call, both ways: what trio's and asyncio's side of a stream share.
 
-Trio's side has four verbs, the same for clients and servers: `receive` takes everything that waits,
-`send` and `send_nowait` queue a message, and the owner ends it. Asyncio's side is two loops, one that
-reads and one that writes.
+Trio's side has three verbs, the same for clients and servers: `receive` takes everything that waits,
+`send` and `send_nowait` queue a message. Asyncio's side is two coroutines: one reads, one writes.
 
 Each direction is one deque of serialized messages and two counts of bytes that only grow, each written
 by one side only: what came in and what was taken out. Their difference is what waits, and when it
@@ -20,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc.aio
 import trio
-from google.protobuf.message import DecodeError
 
-from coherd.errors import MalformedMessage, RpcFailed
+from coherd.errors import RpcFailed
+from coherd.net.bridge_method import parse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,7 +35,6 @@ WINDOW_BYTES = 1024 * 1024
 
 MESSAGE_OVERHEAD_BYTES = 64
 """What a waiting message counts beyond its content, so that many empty ones are bounded, too."""
-
 
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 """What gRPC reads after the last message."""
@@ -88,17 +86,13 @@ class MessageStream:
         """Give every message that waits, at least one, in order; none when the other side has finished.
 
         Raises RpcFailed when the call has failed, after everything that came before the failure, and
-        MalformedMessage when bytes are not a message: nothing more can be received then.
+        MalformedMessage when bytes are no message: what came together with them is lost.
         """
-        if self._receiver is not None:
-            raise trio.BusyResourceError("another task receives from this stream")
         if self._inbox:
             await trio.lowlevel.checkpoint()  # a receiver that never waits gives way, too
-            return self._take()
         while True:
-            ended = (
-                self._inbox_ended
-            )  # read first: what came before the end is in the inbox by then
+            # The end is read first: what came before it is in the inbox by then.
+            ended = self._inbox_ended
             if self._inbox:
                 return self._take()
             if ended:
@@ -110,6 +104,8 @@ class MessageStream:
         return []
 
     async def _wait_receivable(self) -> None:
+        if self._receiver is not None:
+            raise trio.BusyResourceError("another task receives from this stream")
         self._receiver_waits = True
         if self._inbox or self._inbox_ended:
             self._receiver_waits = False
@@ -132,12 +128,7 @@ class MessageStream:
         self._inbox_out += sum(map(len, waiting)) + MESSAGE_OVERHEAD_BYTES * len(waiting)
         if self._reader_parked is not None:
             self._loops.call_aio(self._wake_reader)
-        try:
-            return list(map(self._received_class.FromString, waiting))
-        except DecodeError:
-            self._inbox.clear()
-            name = self._received_class.DESCRIPTOR.full_name
-            raise MalformedMessage(f"bytes that are no {name}") from None
+        return [parse(self._received_class, data) for data in waiting]
 
     # Trio's side: sending.
 

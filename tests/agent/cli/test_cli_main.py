@@ -41,7 +41,16 @@ def verb(monkeypatch: pytest.MonkeyPatch, function: object) -> None:
     monkeypatch.setitem(sys.modules, "coherd.cli.status", module)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["config", "example"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["config", "example"],
+        *([name, "--help"] for name in VERBS if name != "demo"),
+    ],
+    ids=" ".join,
+)
 def test_what_needs_no_agent_imports_nothing_heavy(arguments: list[str]) -> None:
     program = f"""
 import json, sys

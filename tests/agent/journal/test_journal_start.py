@@ -6,16 +6,17 @@ import os
 import sqlite3
 import struct
 import threading
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from journal_twins import row, store
 
-from coherd.errors import StartRefused
-from coherd.journal import Write
-from coherd.journal.sqlite import read_boot_id
+from coherd.errors import Overloaded, StartRefused
+from coherd.journal import Durability, Write
+from coherd.journal.sqlite import SqliteJournal, read_boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +107,43 @@ async def test_a_stalled_disk_does_not_stop_the_loop(sqlite_twin: SqliteTwin) ->
             await journal.committed(ticket)
         assert scope.cancelled_caught
     await journal.committed(ticket)
+    await journal.aclose()
+
+
+async def test_a_busy_loop_does_not_starve_the_writer(sqlite_twin: SqliteTwin) -> None:
+    """It lets go of the interpreter at every turn, but only for an instant."""
+    journal = sqlite_twin.open(now=time.monotonic)
+    end, n = time.monotonic() + 10, 1
+    while journal.statistics().commits < 20 and time.monotonic() < end:
+        with suppress(Overloaded):
+            journal.append_nowait(Write(blocks=[row(n, b"x" * 9000)]))
+            n += 1
+        await trio.lowlevel.checkpoint()
+    assert journal.statistics().commits >= 20
+    await journal.aclose()
+
+
+@pytest.mark.parametrize(("durability", "level"), [(Durability.OS, 1), (Durability.DISK, 2)])
+async def test_durability_decides_when_sqlite_calls_fsync(
+    sqlite_twin: SqliteTwin, durability: Durability, level: int
+) -> None:
+    journal = sqlite_twin.open(durability=durability)
+    assert isinstance(journal, SqliteJournal)
+    assert journal._writer is not None
+    connection = journal._writer._connection
+    assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+    assert connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_an_operator_may_look_while_it_is_written(sqlite_twin: SqliteTwin) -> None:
+    journal = sqlite_twin.open()
+    await store(journal, row(1))
+    with closing(sqlite3.connect(sqlite_twin.path)) as connection:
+        connection.execute("BEGIN")
+        assert connection.execute("SELECT count(*) FROM blocks").fetchone() == (1,)
+        await store(journal, row(2))
+        assert connection.execute("SELECT count(*) FROM blocks").fetchone() == (1,)
     await journal.aclose()
 
 

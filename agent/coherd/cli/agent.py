@@ -1,0 +1,61 @@
+"""`coherd agent`: run the agent of this host."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from coherd.config import load
+
+
+@click.command()
+@click.option(
+    "-c",
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The settings; `coherd config example` prints a file to start from.",
+)
+@click.option("--name", help="Unique in the cluster. Default: the host name.")
+@click.option("--cluster", help="Whom it belongs to.")
+@click.option("--listen", metavar="HOST:PORT", help="Where other agents reach it.")
+@click.option(
+    "--join", multiple=True, metavar="HOST:PORT", help="Agents to ask; repeatable, or with commas."
+)
+@click.option("--data-dir", metavar="DIRECTORY", help="Journal and identity; for one agent alone.")
+@click.option(
+    "--local",
+    multiple=True,
+    metavar="ADDRESS",
+    help="unix:/PATH or HOST:PORT for this host; repeatable, or with commas.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "text", "json"]),
+    default="auto",
+    show_default=True,
+    help="auto: text on a terminal, else JSON.",
+)
+def agent(file: Path | None, *, log_level: str, log_format: str, **flags: object) -> None:
+    """Run the agent of this host until SIGTERM or Ctrl-C; a second one stops it at once.
+
+    Flags override the variables COHERD_*, which override the file. The log goes to standard error.
+    """
+    config = load(file, os.environ, flags)
+    # Its core would write lines of its own between ours; what they say comes as errors, too.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import trio
+
+    from coherd import daemon, logs
+
+    logs.configure(log_level, json={"auto": None, "text": False, "json": True}[log_format])
+    trio.run(daemon.run, config)
