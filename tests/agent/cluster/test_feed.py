@@ -1,0 +1,173 @@
+"""Readers get every arrival once and in order, from memory or from the journal, or are reset."""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+
+import pytest
+import trio
+
+from coherd.clock import ManualClock
+from coherd.cluster import feed as feed_module
+from coherd.cluster.delivery import Delivery, Follower
+from coherd.cluster.feed import Feed, Reader
+from coherd.cluster.ingest import Ingest
+from coherd.errors import NotDurable
+from coherd.journal.memory import MemoryJournal
+from coherd.model import Cause, Effect, Lane, Position
+from coherd.replication.clock import HybridClock
+from coherd.replication.repair import Repair
+from coherd.replication.replica import Replica
+
+
+class Parts:
+    """The parts behind a feed."""
+
+    def __init__(self, horizon: float = inf, **journal: object) -> None:
+        self.clock = ManualClock(1000.0)
+        self.journal = MemoryJournal(now=self.clock.now, **journal)  # type: ignore[arg-type]
+        assert not list(self.journal.blocks())
+        self.replica = Replica()
+        repair = Repair(self.replica.vector, Random(1), lambda *_: horizon)
+        self.feed = Feed(self.replica, self.journal, self.clock, lambda *_: horizon)
+        self.ingest = Ingest(
+            self.replica, repair, self.journal, self.feed, self.clock, HybridClock(), "a"
+        )
+        self.ingest.begin_life(7)
+
+    def accept(self, key: bytes, namespace: str = "shop") -> None:
+        self.ingest.accept(
+            namespace, Lane.NORMAL, [b"k" + key], Effect.DROP, None, "", lambda *_: None
+        )
+
+    async def read(self, reader: Reader, upto: int) -> list[bytes]:
+        """Read until a position; give the selectors, and the cause where it is a reset."""
+        result: list[bytes] = []
+        while reader.position < upto:
+            for arrival in (await reader.next()).arrivals:
+                mark = arrival.cause.value.encode() if arrival.cause.is_reset else b""
+                result += [mark or selector[1:] for selector in arrival.batch.selectors]
+        return result
+
+
+@pytest.fixture
+def small_tail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "TAIL_BYTES_MAX", 1000)
+
+
+KEYS = [b"key-%02d" % n for n in range(60)]
+
+
+async def test_a_slow_reader_gets_everything_from_the_journal(small_tail: None) -> None:
+    parts = Parts()
+    reader = Reader(parts.feed, {"shop"}, 0)
+    for key in KEYS:
+        parts.accept(key)
+        parts.accept(key, "other")
+        await trio.testing.wait_all_tasks_blocked()
+    assert parts.feed._start > 0, "the tail does not reach back to the start"
+    assert await parts.read(reader, 120) == KEYS
+
+
+async def test_what_is_not_committed_stays_in_the_tail(small_tail: None) -> None:
+    parts = Parts(automatic=False)
+    for key in KEYS:
+        parts.accept(key)
+    assert parts.feed._start == 0
+    assert await parts.read(Reader(parts.feed, {"shop"}, 0), 60) == KEYS
+
+
+async def test_rows_that_the_journal_refused_are_given_up_and_late_readers_are_reset(
+    small_tail: None,
+) -> None:
+    parts = Parts()
+    early, late = (Reader(parts.feed, {"shop"}, 0) for _ in range(2))
+    parts.journal.fail_next()
+    parts.accept(b"first")
+    with pytest.raises(NotDurable):
+        await parts.journal.committed(2)
+    other = Parts()
+    other.ingest.begin_life(8)
+    for key in KEYS:
+        other.accept(key)
+    payloads = [entry.payload for entry in other.feed._entries]
+    for payload in payloads[:3]:
+        parts.ingest.receive([(payload, 0.0)], Cause.LINK)
+    assert await parts.read(early, 4) == [b"first", *KEYS[:3]]
+    for payload in payloads[3:]:
+        parts.ingest.receive([(payload, 0.0)], Cause.LINK)
+    assert parts.replica.floors["shop"].n > 0
+    assert b"cursor" in await parts.read(late, 61)
+    assert late.position == 61
+
+
+async def test_a_reader_below_a_floor_goes_on_when_what_was_forgotten_is_old(
+    small_tail: None,
+) -> None:
+    parts = Parts(horizon=100.0)
+    for key in KEYS[:2]:
+        parts.accept(key)
+    parts.replica.forget(parts.feed._entries[0].arrival)
+    parts.feed._start = 2
+    assert parts.feed.resume("shop", 0) is None
+    parts.clock.time += 100.0
+    assert parts.feed.resume("shop", 0) == 1
+
+
+async def test_positions_written_outside_are_read_as_the_last_one_the_journal_has() -> None:
+    parts = Parts()
+    for key in KEYS[:5]:
+        parts.accept(key)
+    parts.ingest.begin_life(9)
+    for key in KEYS[:5]:
+        parts.accept(key)
+    locate = parts.ingest.locate
+    assert str(parts.ingest.write_out(5)) == "a/7/5"
+    assert str(parts.ingest.write_out(6)) == "a/9/6"
+    assert locate(Position("a", 7, 3)) == 3
+    assert locate(Position("a", 7, 900)) == 5, "lost in a crash"
+    assert locate(Position("a", 8, 7)) == 5, "a life that never wrote here"
+    assert locate(Position("a", 9, 900)) == 10
+    assert locate(Position("a", 6, 3)) == 0, "before everything that the journal has"
+    assert locate(Position("b", 9, 3)) is None
+
+
+async def test_applied_means_that_every_cache_reached_what_was_newest_when_asked(
+    nursery: trio.Nursery,
+) -> None:
+    parts = Parts()
+    delivery = Delivery(parts.feed, parts.ingest.locate, parts.ingest.write_out, Random(1), nursery)
+    shop, other, passive = (
+        Follower("one", ["shop"], 0),
+        Follower("two", ["other"], 0),
+        Follower("three", ["shop"], 0, acknowledges=False),
+    )
+    answers: list[str] = []
+    delivery.ask(["shop"], lambda: answers.append("nobody follows"))
+    assert answers == ["nobody follows"]
+    with delivery.watching(shop), delivery.watching(other), delivery.watching(passive):
+        parts.accept(b"x")
+        delivery.ask(["shop"], lambda: answers.append("first"))
+        parts.accept(b"y")
+        delivery.ask(["shop", "other"], lambda: answers.append("both"))
+        shop.reached(1)
+        assert answers[1:] == ["first"]
+        shop.reached(2)
+        assert answers[1:] == ["first"]
+        other.reached(2)
+        assert answers[1:] == ["first", "both"]
+
+
+async def test_a_watcher_that_went_away_counts_as_missing_for_a_while(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    parts = Parts()
+    delivery = Delivery(parts.feed, parts.ingest.locate, parts.ingest.write_out, Random(1), nursery)
+    with delivery.watching(Follower("one", ["shop"], 0)):
+        pass
+    parts.accept(b"x")
+    start = trio.current_time()
+    await delivery.applied(["shop"])
+    assert trio.current_time() - start == 30.0
+    nursery.cancel_scope.cancel()
