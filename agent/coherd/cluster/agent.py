@@ -32,7 +32,7 @@ from coherd.replication.replica import Replica
 from coherd.replication.retention import EffectiveTtl, horizon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from random import Random
 
     from coherd.clock import Clock
@@ -105,10 +105,13 @@ class Agent:
         )  # fmt: skip
         self.ingest.begin_life(me.epoch)
 
-    def start(self, handlers: list[Handler]) -> None:
-        """Start every task."""
+    def serve(self, handlers: Sequence[Handler]) -> None:
+        """Begin to bring rows to caches; before peers can ask whether they are applied here."""
         for handler in handlers:
             self.delivery.start(handler)
+
+    def start(self) -> None:
+        """Start every other task."""
         self.repairing.start()
         self.membership.start()
         self._nursery.start_soon(self._note_running_time)

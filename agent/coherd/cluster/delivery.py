@@ -187,22 +187,28 @@ class Delivery:
         # without a cursor at the next start; and then now and then, which shows whether the cache
         # still is what it was and keeps the cursor of a quiet namespace above the floor.
         await handler.apply([], self._write_out(reader.position))
+        follower.reached(reader.position)  # a last answer may have been lost, or the cache be empty
+        probe_at = trio.current_time() + PROBE_AFTER
         while True:
             portion = None
-            with trio.move_on_after(PROBE_AFTER):
+            with trio.move_on_at(probe_at):
                 portion = await reader.next()
-            if portion is None:
-                await handler.apply([], self._write_out(follower.position))
-            else:
+            if portion is not None and portion.arrivals:
                 await self._bring(state, portion)
+            elif portion is not None and trio.current_time() < probe_at:
+                follower.reached(portion.upto)
+                continue
+            else:  # also while other namespaces are busy
+                await handler.apply([], self._write_out(reader.position))
+                follower.reached(reader.position)
+            probe_at = trio.current_time() + PROBE_AFTER
 
     async def _bring(self, state: HandlerState, portion: Portion) -> None:
         """Apply a portion, and let those know who wait for it."""
-        if portion.arrivals:
-            batches = [arrival.batch for arrival in portion.arrivals]
-            await state.handler.apply(batches, self._write_out(portion.upto))
-            state.applied += sum(map(len, batches))
-            state.resets += sum(a.cause is Cause.CURSOR for a in portion.arrivals)
+        batches = [arrival.batch for arrival in portion.arrivals]
+        await state.handler.apply(batches, self._write_out(portion.upto))
+        state.applied += sum(map(len, batches))
+        state.resets += sum(a.cause is Cause.CURSOR for a in portion.arrivals)
         state.follower.reached(portion.upto)
 
     def _start_of(self, resumption: Resumption) -> int:

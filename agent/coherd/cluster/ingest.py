@@ -149,7 +149,8 @@ class Ingest:
 
     async def has(self, stream: Stream, first: int, last: int) -> None:
         """Wait until numbers of a stream are in the vector."""
-        while not self.replica.vector.state(stream).have.covers(first, last):
+        vector = self.replica.vector  # a question about a stream does not make it known
+        while (state := vector.get(stream)) is None or not state.have.covers(first, last):
             await self._arrived.park()
 
     def receive(self, payloads: Iterable[tuple[bytes, float]], cause: Cause) -> set[str]:

@@ -67,6 +67,8 @@ class Link:
         self._under_way: deque[_Sent] = deque()
         self._receipts: dict[int, Receipt] = {}
         self._replied_at = 0.0
+        self._beat_at = 0.0
+        """When a heartbeat was sent that was not answered yet."""
 
     @property
     def is_open(self) -> bool:
@@ -138,6 +140,8 @@ class Link:
         self.sent += len(parcels)
         if parcels:
             self._under_way.append(_Sent(self._sequence, size, now))
+        else:
+            self._beat_at = now
         connection.send_nowait(parcels)
 
     def _take(self, reply: LinkReply) -> None:
@@ -145,8 +149,10 @@ class Link:
         while self._under_way and self._under_way[0].last <= reply.acknowledged:
             sent = self._under_way.popleft()
             self._bytes -= sent.size
-            sample = now - sent.at
-            self.round_trip += (sample - self.round_trip) / 8 if self.round_trip else sample
+            self._measure(now - sent.at)
+        if self._beat_at:
+            self._measure(now - self._beat_at)
+            self._beat_at = 0.0
         for sequence, names in reply.receipts:
             receipt = self._receipts.get(sequence)
             if receipt is not None:
@@ -155,6 +161,10 @@ class Link:
                     del self._receipts[sequence]
         while self._waiting and len(self._under_way) < MESSAGES_MAX:
             self._send()
+
+    def _measure(self, sample: float) -> None:
+        """Smooth the round trip, as RFC 6298 (2.3) does."""
+        self.round_trip += (sample - self.round_trip) / 8 if self.round_trip else sample
 
 
 class Spreading:

@@ -49,6 +49,13 @@ it back before one that waits for it has woken up: without this the writer of a 
 """
 
 
+LINGER = 0.001
+"""Seconds for which writes are gathered before the writer's thread is woken. What the agent does with the
+same rows meanwhile, sending them above all, would otherwise share the interpreter with the writer."""
+LINGER_BYTES_MAX = 64 * 1024
+"""Bytes from which the writer is woken at once."""
+
+
 def read_boot_id() -> str:
     """Tell which boot of the machine this is; empty where that is not known."""
     try:
@@ -214,7 +221,11 @@ class SqliteJournal(BaseJournal):
         self._reader = reader
         self._boot_id = boot_id
         self._reading = trio.CapacityLimiter(1)
-        self._queue: SimpleQueue[Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Entry] | None] = SimpleQueue()
+        self._lingering: list[Entry] = []
+        self._lingering_bytes = 0
+        self._first = trio.Event()
+        self._lingers = trio.CancelScope()
         self._writer: Writer | None = None
         self._thread: threading.Thread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -246,10 +257,33 @@ class SqliteJournal(BaseJournal):
             target=self._write, args=(self._writer,), name="coherd-journal", daemon=True
         )
         self._thread.start()
+        self._token = trio.lowlevel.current_trio_token()
+        trio.lowlevel.spawn_system_task(self._linger)
 
     def _enqueue(self, entry: Entry) -> None:
-        self._queue.put(entry)
-        self._give_way(entry[2])
+        if not self._lingering:
+            self._first.set()
+        self._lingering.append(entry)
+        self._lingering_bytes += entry[1]
+        if self._lingering_bytes > LINGER_BYTES_MAX:
+            self._hand_over()
+            self._give_way(entry[2])
+
+    def _hand_over(self) -> None:
+        """Let the writer have what was queued."""
+        if self._lingering:
+            self._queue.put(self._lingering)
+            self._lingering = []
+            self._lingering_bytes = 0
+
+    async def _linger(self) -> None:
+        """Hand over a little later what was queued, unless that was done meanwhile."""
+        with self._lingers:
+            while True:
+                await self._first.wait()
+                self._first = trio.Event()
+                await trio.sleep(LINGER)
+                self._hand_over()
 
     def _give_way(self, time: float) -> None:
         """Let the writer have the interpreter for a moment if it has not got on for a while."""
@@ -260,12 +294,6 @@ class SqliteJournal(BaseJournal):
             self._progressed.wait(_GIVE_WAY_TIMEOUT)
         self._durable_before = self._durable
         self._patience_ends = time + _GIVE_WAY_AFTER
-
-    async def committed(self, ticket: int) -> None:
-        """Wait until the write of `ticket` is durable; see the door."""
-        if self._token is None:
-            self._token = trio.lowlevel.current_trio_token()
-        await super().committed(ticket)
 
     async def read(self, after: int, bytes_max: int) -> Sequence[Block]:
         """Give the committed blocks above a position; see the door."""
@@ -288,6 +316,8 @@ class SqliteJournal(BaseJournal):
         self._closing = True
         self._closing_time = self.running_time()
         with trio.CancelScope(shield=True):
+            self._hand_over()
+            self._lingers.cancel()
             if self._thread is not None:
                 self._queue.put(None)
             await trio.to_thread.run_sync(self._close, limiter=self._reading)
@@ -321,13 +351,13 @@ class SqliteJournal(BaseJournal):
             closing = False
             while not closing:
                 entries: list[Entry] = []
-                entry = self._queue.get()
-                while entry is not None:
-                    entries.append(entry)
+                handed = self._queue.get()
+                while handed is not None:
+                    entries += handed
                     if self._queue.empty():
                         break
-                    entry = self._queue.get()
-                closing = entry is None
+                    handed = self._queue.get()
+                closing = handed is None
                 if entries:
                     size = sum(size for _, size, _ in entries)
                     writer.commit((write for write, _, _ in entries), entries[-1][2], size)
