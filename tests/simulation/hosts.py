@@ -74,8 +74,9 @@ class Host:
         with trio.CancelScope() as self._scope:
             async with trio.open_nursery() as nursery:
                 self.agent = Agent(self.config, me, journal, clock, self.random, dial, nursery)
+                self.agent.serve([self.cache])
                 self.network.servicers[self.address] = PeerService(self.agent.endpoint)
-                self.agent.start([self.cache])
+                self.agent.start()
                 task_status.started()
 
     def crash(self) -> None:
