@@ -22,6 +22,7 @@ from coherd import daemon, logs
 from coherd.config import AgentConfig, load
 from coherd.handlers import Resumption
 from coherd.model import Batch, Position
+from coherd.net import CORE_SETTINGS
 from coherd.v1 import admin_service_pb2 as admin
 from coherd.v1 import admin_service_pb2_grpc as admin_grpc
 from coherd.v1 import cache_service_pb2_grpc as cache_grpc
@@ -135,6 +136,8 @@ def free_port() -> int:
 @contextmanager
 def agents(count: int, durability: str = "os") -> Iterator[list[MeasuredAgent]]:
     """Run `count` agents that know each other."""
+    for name, value in CORE_SETTINGS.items():  # here gRPC is imported before the agent's own code
+        os.environ.setdefault(name, value)
     with tempfile.TemporaryDirectory(prefix="coherd-bench-") as folder:
         ports = [free_port() for _ in range(count)]
         seeds = ", ".join(f'"127.0.0.1:{port}"' for port in ports[:3])

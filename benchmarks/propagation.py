@@ -66,12 +66,12 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=3)
     parser.add_argument("--peers", default="redis", help="comma-separated; known: redis")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--events", type=int, default=200)
-    parser.add_argument("--rate", type=float, default=100.0, help="events a second")
+    parser.add_argument("--events", type=int, default=60)
+    parser.add_argument("--rate", type=float, default=20.0, help="events a second")
     parser.add_argument("--quick", action="store_true", help="ends within a minute")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.rounds, arguments.events = 5, 60
+        arguments.rounds, arguments.events = 5, 40
     peers = [name for name in arguments.peers.split(",") if name]
     for name in peers:
         if name != "redis" or not redis_peer.is_installed():

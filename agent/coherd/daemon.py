@@ -72,8 +72,9 @@ async def run(
         try:
             async with open_bridge() as bridge, trio.open_nursery() as nursery:
                 agent = _build(config, journal, bridge, nursery)
+                agent.serve([*_handlers(config), *handlers])
                 servers = [await _serve_peers(agent, bridge), await _serve_local(agent, bridge)]
-                agent.start([*_handlers(config), *handlers])
+                agent.start()
                 _log_start(agent)
                 started(agent)
                 await stop.wait()

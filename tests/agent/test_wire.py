@@ -43,7 +43,13 @@ def batches(draw: st.DrawFn) -> Batch:
         | st.lists(st.integers(0, 2**63 - 1), min_size=len(selectors), max_size=len(selectors))
     )
     return Batch(
-        STREAM, numbers.ranges(), selectors, draw(st.sampled_from(Effect)), versions, 2**64 - 1, "why"
+        STREAM,
+        numbers.ranges(),
+        selectors,
+        draw(st.sampled_from(Effect)),
+        versions,
+        2**64 - 1,
+        "why",
     )
 
 

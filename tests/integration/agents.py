@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from integration.polling import poll
 from integration.proxy import Proxy
 from servers import free_port
@@ -20,6 +21,7 @@ from coherd.v1 import admin_service_pb2 as admin
 from coherd.v1 import admin_service_pb2_grpc as admin_grpc
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import cache_service_pb2_grpc as cache_grpc
+from coherd.v1 import types_pb2 as types
 
 CALL_TIMEOUT = 60.0
 
@@ -36,8 +38,12 @@ class AgentProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.socket = self.folder / "coherd.sock"
         self.settings = settings
+        self.cluster = "test"
+        self.data = self.folder / "data"
         self.seeds: list[str] = []
+        self.local = ""
         self._channel: grpc.Channel | None = None
+        self._log_before = 0
 
     @property
     def address(self) -> str:
@@ -52,21 +58,26 @@ class AgentProcess:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "coherd", "agent", "--config", str(self.config)]
+
     def write_config(self) -> None:
         seeds = ", ".join(f'"{seed}"' for seed in self.seeds)
         advertise = f'advertise = "{self.address}"' if self.proxy else ""
         self.config.write_text(
-            f'name = "{self.name}"\ncluster = "test"\nlisten = "127.0.0.1:{self.port}"\n'
-            f'{advertise}\njoin = [{seeds}]\ndata_dir = "{self.folder / "data"}"\n'
-            f'local = ["unix:{self.socket}"]\nhttp = ""\n{self.settings}\n'
+            f'name = "{self.name}"\ncluster = "{self.cluster}"\nlisten = "127.0.0.1:{self.port}"\n'
+            f'{advertise}\njoin = [{seeds}]\ndata_dir = "{self.data}"\n'
+            f'local = ["{self.local or f"unix:{self.socket}"}"]\nhttp = ""\n{self.settings}\n'
         )
 
     def spawn(self) -> None:
         """Start it without waiting."""
         self.write_config()
+        self._log_before = len(self.log) if (self.folder / "log").exists() else 0
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "coherd", "agent", "--config", str(self.config)],
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -76,6 +87,19 @@ class AgentProcess:
         """Start it and wait until it answers."""
         self.spawn()
         poll(self.answers, f"agent {self.name}")
+
+    def refused(self) -> str:
+        """Start what must not start: give the one line it says."""
+        self.spawn()
+        return self.was_refused()
+
+    def was_refused(self) -> str:
+        """Wait for its end: give the one line that it said beside its log."""
+        code = self.ended()
+        said = [line for line in self.log[self._log_before :].splitlines() if line[:1] != "{"]
+        assert code == 1, said
+        assert len(said) == 1, said
+        return said[0]
 
     def answers(self) -> bool:
         assert self.process is not None
@@ -89,19 +113,23 @@ class AgentProcess:
 
     def stop(self) -> int:
         """Ask it to stop, and give its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.ended()
+
+    def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self._ended()
+        self.process.send_signal(number)
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
-            self._ended()
+            self.ended()
 
-    def _ended(self) -> int:
+    def ended(self, timeout: float = 30.0) -> int:
+        """Wait for its end, and give its exit code."""
         assert self.process is not None
-        code = self.process.wait(timeout=30)
+        code = self.process.wait(timeout)
         self.process = None
         self._forget_channel()
         return code
@@ -121,19 +149,33 @@ class AgentProcess:
 
     def invalidate(self, namespace: str = "shop", **fields: Any) -> cache.Receipt:
         """Invalidate; `timeout` in seconds."""
-        if "timeout" in fields:
-            fields["timeout"] = Duration(nanos=0, seconds=int(fields["timeout"]))
+        if isinstance(timeout := fields.get("timeout"), int | float):
+            fields["timeout"] = seconds(timeout)
         request = cache.InvalidateRequest(namespace=namespace, **fields)
         stub = cache_grpc.CacheServiceStub(self.channel)
         return stub.Invalidate(request, timeout=CALL_TIMEOUT).receipt
 
-    def receipt(self, dots: Sequence[Any], timeout: int = 5) -> cache.Receipt:
-        request = cache.GetReceiptRequest(dots=dots, timeout=Duration(seconds=timeout))
+    def receipt(self, dots: Sequence[Any], timeout: float = 5) -> cache.Receipt:
+        request = cache.GetReceiptRequest(dots=dots, timeout=seconds(timeout))
         return cache_grpc.CacheServiceStub(self.channel).GetReceipt(request, timeout=30).receipt
 
     def status(self, timeout: float = 5.0) -> admin.GetStatusResponse:
         stub = admin_grpc.AdminServiceStub(self.channel)
         return stub.GetStatus(admin.GetStatusRequest(), timeout=timeout)
+
+    def members(self) -> list[types.Member]:
+        stub = admin_grpc.AdminServiceStub(self.channel)
+        return list(stub.ListMembers(admin.ListMembersRequest(), timeout=5).members)
+
+    def states(self) -> dict[str, str]:
+        """How it sees everybody it knows, itself included."""
+        return {m.name: types.MemberState.Name(m.state)[13:].lower() for m in self.members()}
+
+    def health(self, service: str = "") -> str:
+        """What the standard health service says."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        answer = health_pb2_grpc.HealthStub(self.channel).Check(request, timeout=5)
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
     def namespace(self, name: str = "shop") -> admin.NamespaceStatus:
         found = [each for each in self.status().namespaces if each.namespace == name]
@@ -145,6 +187,11 @@ class AgentProcess:
 
     def watch(self, requests: Iterator[cache.WatchRequest]) -> Any:
         return cache_grpc.CacheServiceStub(self.channel).Watch(requests)
+
+
+def seconds(number: float) -> Duration:
+    """Write a duration."""
+    return Duration(seconds=int(number), nanos=int(number % 1 * 1e9))
 
 
 @contextmanager
@@ -178,6 +225,16 @@ def cluster(
             agent.kill()
             if agent.proxy is not None:
                 agent.proxy.close()
+
+
+@contextmanager
+def lone(folder: Path, name: str = "a", settings: str = "") -> Iterator[AgentProcess]:
+    """Give an agent that nobody has started yet; whatever became of it is ended."""
+    agent = AgentProcess(folder, name, settings, None)
+    try:
+        yield agent
+    finally:
+        agent.kill()
 
 
 def wait_until_whole(agents: Sequence[AgentProcess], timeout: float = 30.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import trio
@@ -91,7 +92,10 @@ class _Watching:
         position = agent.feed.position if start is None else start
         self._reader = Reader(agent.feed, self._namespaces, position)
         self.follower = Follower(
-            opening.name or "watcher", self._namespaces, position, acknowledges=opening.acknowledges
+            opening.name or f"watcher-{token_hex(4)}",
+            self._namespaces,
+            position,
+            acknowledges=opening.acknowledges,
         )
         self._changes_upto = position
         """The position after the last message that had changes."""
@@ -106,25 +110,31 @@ class _Watching:
             nursery.cancel_scope.cancel()
 
     async def _send(self) -> None:
-        reader = self._reader
-        first = pb.WatchResponse(cursor=self._cursor())
+        position = self._reader.position
+        changes: list[pb.Change] = []
         if self._is_unknown:
-            first.changes.extend(
-                encode_change(reader_reset(name, reader.position)) for name in self._namespaces
-            )
-        await self._call.send(first)
+            changes = [encode_change(reader_reset(name, position)) for name in self._namespaces]
+        while True:
+            await self._call.send(pb.WatchResponse(changes=changes, cursor=self._cursor()))
+            if not self.follower.acknowledges:
+                self.follower.reached(self._reader.position)
+            changes = await self._next()
+
+    async def _next(self) -> list[pb.Change]:
+        """Wait for changes; none when a bookmark is due, also while other namespaces are busy."""
+        due = trio.current_time() + BOOKMARK_AFTER
         while True:
             portion = None
-            with trio.move_on_after(BOOKMARK_AFTER):
-                portion = await reader.next()
+            with trio.move_on_at(due):
+                portion = await self._reader.next()
             if portion is None:
-                await self._call.send(pb.WatchResponse(cursor=self._cursor()))
-            elif portion.arrivals:
-                changes = [encode_change(arrival) for arrival in portion.arrivals]
+                return []
+            if portion.arrivals:
                 self._changes_upto = portion.upto
-                await self._call.send(pb.WatchResponse(changes=changes, cursor=self._cursor()))
-            else:
-                self._skip(portion.upto)
+                return [encode_change(arrival) for arrival in portion.arrivals]
+            self._skip(portion.upto)
+            if trio.current_time() >= due:
+                return []
 
     def _cursor(self) -> str:
         return str(self._agent.ingest.write_out(self._reader.position))

@@ -51,8 +51,6 @@ def agent(file: Path | None, *, log_level: str, log_format: str, **flags: object
     Flags override the variables COHERD_*, which override the file. The log goes to standard error.
     """
     config = load(file, os.environ, flags)
-    # Its core would write lines of its own between ours; what they say comes as errors, too.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import trio
 
     from coherd import daemon, logs

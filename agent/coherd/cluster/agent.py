@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from coherd.cluster.delivery import Delivery
+from coherd.cluster.delivery import Delivery, Follower
 from coherd.cluster.endpoint import Endpoint
 from coherd.cluster.feed import Feed, arrival_of
 from coherd.cluster.ingest import Ingest
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("coherd.agent")
 
+STALENESS_BOUND = 30.0
+"""Seconds for which a watcher that went away counts as missing where a namespace has no bound."""
 RUNNING_TIME_INTERVAL = 10.0
 """Seconds between two notes of the running time."""
 
@@ -83,7 +85,13 @@ class Agent:
         )
         self.membership.on_epoch = self._outbid
         self.delivery = Delivery(
-            self.feed, self.ingest.locate, self.ingest.write_out, random, nursery
+            self.feed,
+            self.ingest.locate,
+            self.ingest.write_out,
+            random,
+            nursery,
+            lambda namespace: config.namespace(namespace).staleness_bound or STALENESS_BOUND,
+            self.ingest.remember_watcher,
         )
         self.repairing = Repairing(
             self.ingest,
@@ -109,6 +117,9 @@ class Agent:
         """Begin to bring rows to caches; before peers can ask whether they are applied here."""
         for handler in handlers:
             self.delivery.start(handler)
+        for key, position in self.ingest.watchers().items():
+            name, _, namespaces = key.rpartition(" ")
+            self.delivery.went_away(Follower(name, namespaces.split(","), position))
 
     def start(self) -> None:
         """Start every other task."""

@@ -32,8 +32,6 @@ RETRY_MAX = 5.0
 """Seconds between two attempts to reach a cache."""
 PROBE_AFTER = 1.0
 """Seconds of quiet after which a cache is asked whether it still holds its cursor."""
-GONE_AFTER = 30.0
-"""Seconds for which an acknowledging watcher that went away counts as missing: `staleness_bound`."""
 
 
 class Follower:
@@ -50,6 +48,11 @@ class Follower:
         """Everything up to here is applied."""
         self._questions: deque[tuple[int, Question]] = deque()
 
+    @property
+    def key(self) -> str:
+        """Its name and namespaces, as they are stored."""
+        return f"{self.name} {','.join(sorted(self.namespaces))}"
+
     def ask(self, position: int, question: Question) -> None:
         """Have `question` wait for `position`. Positions are asked in ascending order."""
         self._questions.append((position, question))
@@ -65,6 +68,12 @@ class Follower:
         """Answer what waits: the cache is gone for so long that it does not count any more."""
         while self._questions:
             self._questions.popleft()[1].answered()
+
+    def take_over(self, gone: Follower) -> None:
+        """Be the one that came back: what waited for it waits for this one."""
+        self._questions += gone._questions
+        gone._questions.clear()
+        self.reached(self.position)
 
 
 class Question:
@@ -108,13 +117,21 @@ class Delivery:
         write_out: Callable[[int], Position],
         random: Random,
         nursery: trio.Nursery,
+        bound: Callable[[str], float],
+        remember: Callable[[str, int | None], None],
     ) -> None:
-        """`locate` and `write_out` turn a position as written outside into a number and back."""
+        """`locate` and `write_out` turn a position as written outside into a number and back.
+
+        `bound(namespace)`: for how many seconds an acknowledging watcher that went away counts as missing.
+        `remember(watcher, position)` stores that there is one, or with None that it no longer counts.
+        """
         self._feed = feed
         self._locate = locate
         self._write_out = write_out
         self._random = random
         self._nursery = nursery
+        self._bound = bound
+        self._remember = remember
         self.handlers: list[HandlerState] = []
         self.watchers: set[Follower] = set()
         self._gone: set[Follower] = set()
@@ -139,21 +156,32 @@ class Delivery:
 
     @contextmanager
     def watching(self, watcher: Follower) -> Iterator[None]:
-        """Count `watcher` while it is connected."""
+        """Count `watcher` while it is connected; who comes back under its name takes its place."""
+        for gone in [g for g in self._gone if g.name == watcher.name]:
+            if gone.namespaces <= watcher.namespaces:
+                self._gone.discard(gone)
+                watcher.take_over(gone)
         self.watchers.add(watcher)
+        if watcher.acknowledges:
+            self._remember(watcher.key, watcher.position)
         try:
             yield
         finally:
             self.watchers.discard(watcher)
             if watcher.acknowledges:
-                self._gone.add(watcher)
-                self._nursery.start_soon(self._forget_gone, watcher)
+                self.went_away(watcher)
+
+    def went_away(self, watcher: Follower) -> None:
+        """Let an acknowledging watcher count as missing for a while, then no more."""
+        self._gone.add(watcher)
+        self._nursery.start_soon(self._forget_gone, watcher)
 
     async def _forget_gone(self, watcher: Follower) -> None:
-        """Let a watcher that went away count as missing for a while, then no more."""
-        await trio.sleep(GONE_AFTER)
-        self._gone.discard(watcher)
-        watcher.abandon()
+        await trio.sleep(max(self._bound(name) for name in watcher.namespaces))
+        if watcher in self._gone:
+            self._gone.discard(watcher)
+            self._remember(watcher.key, None)
+            watcher.abandon()
 
     def start(self, handler: Handler) -> None:
         """Keep one cache coherent for ever, in a task of its own."""

@@ -194,7 +194,7 @@ class Endpoint:
         """Tell whether this host has applied rows, after waiting for it for a while."""
         with trio.move_on_after(wait):
             for stream, (first, last) in dots:
-                await self._ingest.has(stream, first, last)
+                await self._ingest.wait_for(stream, first, last)
             await self._delivery.applied({stream.namespace for stream, _ in dots})
             return True
         return False

@@ -21,7 +21,7 @@ from coherd.model import Batch, Cause, Effect, Lane, Origin, Position, Selector,
 from coherd.wire import decode_batch, encode_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from coherd.clock import Clock
     from coherd.replication.clock import HybridClock
@@ -45,6 +45,7 @@ class Accepted(NamedTuple):
     """Rows that were just accepted."""
 
     arrival: Arrival
+    payload: bytes
     ticket: int
 
 
@@ -112,6 +113,15 @@ class Ingest:
             end = first - 1
         return 0
 
+    def remember_watcher(self, key: str, position: int | None) -> None:
+        """Store how far an acknowledging watcher is, or with None that it does not count any more."""
+        self._append(Write(cursors={key: None if position is None else self.write_out(position)}))
+
+    def watchers(self) -> dict[str, int]:
+        """Give the acknowledging watchers of earlier lives, with the positions they had reached."""
+        cursors = self._journal.contents.cursors
+        return {key: self.locate(position) or 0 for key, position in cursors.items()}
+
     # ------------------------------------------------------------------ rows
 
     def accept(
@@ -122,9 +132,8 @@ class Ingest:
         effect: Effect,
         versions: Sequence[int] | None,
         reason: str,
-        send: Callable[[Arrival, bytes], None],
     ) -> Accepted:
-        """Number rows of an application and let them go everywhere; peers first, by `send`.
+        """Number rows of an application and let them go everywhere but to peers.
 
         Raises `Overloaded` or `NotDurable` before anything changed.
         """
@@ -142,15 +151,18 @@ class Ingest:
             reason=reason,
         )
         payload = encode_batch(arrival.batch)
-        send(arrival, payload)
         ticket = self._enter([(arrival, payload)])
         self._count(namespace).accepted += len(arrival.batch)
-        return Accepted(arrival, ticket)
+        return Accepted(arrival, payload, ticket)
 
-    async def has(self, stream: Stream, first: int, last: int) -> None:
+    def has(self, stream: Stream, first: int, last: int) -> bool:
+        """Tell whether numbers of a stream are in the vector."""
+        state = self.replica.vector.get(stream)  # a question does not make a stream known
+        return state is not None and state.have.covers(first, last)
+
+    async def wait_for(self, stream: Stream, first: int, last: int) -> None:
         """Wait until numbers of a stream are in the vector."""
-        vector = self.replica.vector  # a question about a stream does not make it known
-        while (state := vector.get(stream)) is None or not state.have.covers(first, last):
+        while not self.has(stream, first, last):
             await self._arrived.park()
 
     def receive(self, payloads: Iterable[tuple[bytes, float]], cause: Cause) -> set[str]:

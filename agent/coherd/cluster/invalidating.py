@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from coherd.cluster.spreading import Spreading
     from coherd.journal import Journal
     from coherd.model import Effect, Lane, Selector
-    from coherd.replication.replica import Arrival
 
 log = structlog.get_logger("coherd.invalidate")
 
@@ -96,12 +95,6 @@ class Invalidating:
             required = self._required(order.namespace)
         else:
             required = [self._roster.me.name] if order.wait is Wait.LOCAL else []
-        receipt = Receipt(required)
-
-        def send(arrival: Arrival, payload: bytes) -> None:
-            asked = receipt if order.wait >= Wait.REGION else None
-            self._spreading.spread(order.namespace, order.lane, payload, arrival.accepted_at, asked)
-
         accepted = self._ingest.accept(
             order.namespace,
             order.lane,
@@ -109,13 +102,19 @@ class Invalidating:
             order.effect,
             order.versions,
             order.reason,
-            send,
         )
         batch = accepted.arrival.batch
-        receipt.dots = [StreamRange(batch.stream, numbers) for numbers in batch.numbers]
+        dots = [StreamRange(batch.stream, numbers) for numbers in batch.numbers]
+        receipt = Receipt(dots, required)
+        self._spreading.spread(
+            order.namespace,
+            order.lane,
+            accepted.payload,
+            accepted.arrival.accepted_at,
+            receipt if order.wait >= Wait.REGION else None,
+        )
         if order.wait > Wait.ACCEPTED:
-            me = self._roster.me.name
-            self._delivery.ask({order.namespace}, lambda: receipt.add([me]))
+            self._ask_caches(receipt)
         await self._journal.committed(accepted.ticket)
         wanted = order.members if order.wait is Wait.MEMBERS else len(receipt.required)
         if order.wait > Wait.ACCEPTED:
@@ -127,7 +126,9 @@ class Invalidating:
         required: set[str] = set()
         for stream, _ in dots:
             required.update(self._required(stream.namespace))
-        receipt = Receipt(required, dots)
+        receipt = Receipt(dots, required)
+        if all(self._ingest.has(stream, *numbers) for stream, numbers in dots):
+            self._ask_caches(receipt)
         await self._gather(receipt, len(required), timeout, 0.0)
         return Outcome(receipt, receipt.is_complete, 0)
 
@@ -155,11 +156,16 @@ class Invalidating:
                 else:
                     nursery.start_soon(self._ask_one, receipt, name, timeout)
 
+    def _ask_caches(self, receipt: Receipt) -> None:
+        """Note this host once its caches have reached what has arrived by now."""
+        me = self._roster.me.name
+        namespaces = {stream.namespace for stream, _ in receipt.dots}
+        self._delivery.ask(namespaces, lambda: receipt.add([me]))
+
     async def _ask_here(self, receipt: Receipt) -> None:
         for stream, (first, last) in receipt.dots:
-            await self._ingest.has(stream, first, last)
-        await self._delivery.applied({stream.namespace for stream, _ in receipt.dots})
-        receipt.add([self._roster.me.name])
+            await self._ingest.wait_for(stream, first, last)
+        self._ask_caches(receipt)
 
     async def _ask_one(self, receipt: Receipt, name: str, timeout: float) -> None:
         peer = self._membership.peers.get(name)

@@ -36,7 +36,7 @@ REJOIN_INTERVAL = 60.0
 EXCHANGE_INTERVAL = 10.0
 """Seconds between two exchanges of the roster with a random member."""
 CHECK_INTERVAL = 0.5
-TAKEN_ATTEMPTS = 4
+TAKEN_ATTEMPTS = 5
 """How often a taken name is asked again: the holder may be a life of ours that just ended."""
 
 

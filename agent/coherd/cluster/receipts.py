@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Receipt:
     """The required members of some rows, and those that have applied them."""
 
-    def __init__(self, required: Iterable[str], dots: Sequence[StreamRange] = ()) -> None:
+    def __init__(self, dots: Sequence[StreamRange], required: Iterable[str]) -> None:
         self.dots = dots
         self.required = frozenset(required)
         self.applied: set[str] = set()

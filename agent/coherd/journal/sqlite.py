@@ -117,6 +117,7 @@ def _create(path: Path, cluster: str, name: str, boot_id: str, durability: Durab
     try:
         for suffix in ("", "-wal", "-journal"):
             new.with_name(new.name + suffix).unlink(missing_ok=True)
+        new.touch(mode=0o600)  # who may read it knows every key; its log gets the same rights
         connection = sqlite3.connect(new, isolation_level=None)
         try:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")

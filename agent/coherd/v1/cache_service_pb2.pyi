@@ -324,7 +324,7 @@ class WatchOpen(_message.Message):
     acknowledges: _builtins.bool
     """True when receipts must wait for this watcher's acknowledgements."""
     name: _builtins.str
-    """A name for status and logs."""
+    """A name, unique among the watchers of this host: who comes back under it counts as the same."""
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The namespaces; at least one."""

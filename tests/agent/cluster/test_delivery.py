@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
+from integration.polling import poll_async
 
-from coherd.cluster.delivery import GONE_AFTER, Delivery, Follower
+from coherd.cluster.delivery import PROBE_AFTER, Delivery, Follower
 from coherd.cluster.feed import Feed, Portion
 from coherd.errors import HandlerFailed
 from coherd.handlers import Resumption
@@ -18,6 +19,9 @@ from coherd.model import Batch, Cause, Lane, Origin, Position, Stream
 from coherd.replication.replica import Arrival
 
 POSITION = 7
+
+
+BOUND = 30.0
 
 
 class ToyFeed:
@@ -38,6 +42,20 @@ class ToyFeed:
         return position
 
 
+class BusyFeed(ToyFeed):
+    """A feed in which ten rows a second arrive, all of another namespace."""
+
+    position = 0
+
+    async def wait(self, position: int) -> None:
+        with trio.move_on_after(0.1):
+            await trio.sleep_forever()
+        self.position = position + 1
+
+    async def read(self, after: int) -> Portion:
+        return Portion([], after + 1)
+
+
 class ToyHandler:
     """Fails at the first rows it is given; then it stands where it was told."""
 
@@ -47,13 +65,15 @@ class ToyHandler:
     def __init__(self, *resumptions: Resumption) -> None:
         self._resumptions = list(resumptions)
         self._has_failed = False
+        self.told: list[int] = []
 
     async def connect(self) -> Resumption:
         await trio.lowlevel.checkpoint()
         return self._resumptions.pop(0)
 
-    async def apply(self, batches: Sequence[Batch], _cursor: Position) -> None:
+    async def apply(self, batches: Sequence[Batch], cursor: Position) -> None:
         await trio.lowlevel.checkpoint()
+        self.told.append(cursor.n)
         if batches and not self._has_failed:
             self._has_failed = True
             raise HandlerFailed("no answer")
@@ -62,13 +82,15 @@ class ToyHandler:
         await trio.lowlevel.checkpoint()
 
 
-def delivery_in(nursery: trio.Nursery) -> Delivery:
+def delivery_in(nursery: trio.Nursery, feed: ToyFeed | None = None) -> Delivery:
     return Delivery(
-        cast("Feed", ToyFeed()),
+        cast("Feed", feed or ToyFeed()),
         lambda position: position.n,
         lambda n: Position("a", 1, n),
         random.Random(1),
         nursery,
+        lambda _namespace: BOUND,
+        lambda _watcher, _position: None,
     )
 
 
@@ -94,6 +116,18 @@ async def test_a_handler_that_comes_back_answers_who_waits(
             nursery.cancel_scope.cancel()
 
 
+async def test_a_quiet_cache_is_probed_and_keeps_its_cursor_new_while_others_are_busy(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        feed = BusyFeed()
+        handler = ToyHandler(Resumption(None, warm=True))
+        delivery_in(nursery, feed).start(cast("Any", handler))
+        await poll_async(lambda: len(handler.told) > 8, "probes", 10 * PROBE_AFTER)
+        assert handler.told[-1] > feed.position - 2 * PROBE_AFTER / 0.1
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_watcher_that_went_away_counts_as_missing_for_a_while(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -105,9 +139,9 @@ async def test_a_watcher_that_went_away_counts_as_missing_for_a_while(
         await delivery.applied({"other"})
         assert trio.current_time() == began
         await delivery.applied({"shop"})
-        assert trio.current_time() == began + GONE_AFTER
+        assert trio.current_time() == began + BOUND
         await delivery.applied({"shop"})
-        assert trio.current_time() == began + GONE_AFTER
+        assert trio.current_time() == began + BOUND
 
 
 async def test_a_watcher_that_does_not_acknowledge_is_not_waited_for(

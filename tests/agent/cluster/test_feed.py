@@ -37,9 +37,7 @@ class Parts:
         self.ingest.begin_life(7)
 
     def accept(self, key: bytes, namespace: str = "shop") -> None:
-        self.ingest.accept(
-            namespace, Lane.NORMAL, [b"k" + key], Effect.DROP, None, "", lambda *_: None
-        )
+        self.ingest.accept(namespace, Lane.NORMAL, [b"k" + key], Effect.DROP, None, "")
 
     async def read(self, reader: Reader, upto: int) -> list[bytes]:
         """Read until a position; give the selectors, and the cause where it is a reset."""
@@ -133,11 +131,23 @@ async def test_positions_written_outside_are_read_as_the_last_one_the_journal_ha
     assert locate(Position("b", 9, 3)) is None
 
 
+def delivery_of(parts: Parts, nursery: trio.Nursery) -> Delivery:
+    return Delivery(
+        parts.feed,
+        parts.ingest.locate,
+        parts.ingest.write_out,
+        Random(1),
+        nursery,
+        lambda _namespace: 30.0,
+        parts.ingest.remember_watcher,
+    )
+
+
 async def test_applied_means_that_every_cache_reached_what_was_newest_when_asked(
     nursery: trio.Nursery,
 ) -> None:
     parts = Parts()
-    delivery = Delivery(parts.feed, parts.ingest.locate, parts.ingest.write_out, Random(1), nursery)
+    delivery = delivery_of(parts, nursery)
     shop, other, passive = (
         Follower("one", ["shop"], 0),
         Follower("two", ["other"], 0),
@@ -159,15 +169,37 @@ async def test_applied_means_that_every_cache_reached_what_was_newest_when_asked
         assert answers[1:] == ["first", "both"]
 
 
-async def test_a_watcher_that_went_away_counts_as_missing_for_a_while(
+async def test_a_watcher_that_comes_back_under_its_name_answers_for_itself(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     parts = Parts()
-    delivery = Delivery(parts.feed, parts.ingest.locate, parts.ingest.write_out, Random(1), nursery)
+    delivery = delivery_of(parts, nursery)
     with delivery.watching(Follower("one", ["shop"], 0)):
         pass
     parts.accept(b"x")
+    answers: list[float] = []
+    delivery.ask(["shop"], lambda: answers.append(trio.current_time()))
+    back = Follower("one", ["shop"], 0)
     start = trio.current_time()
-    await delivery.applied(["shop"])
-    assert trio.current_time() - start == 30.0
+    with delivery.watching(back):
+        assert not answers
+        back.reached(1)
+        assert answers == [start]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_watcher_counts_as_missing_also_after_a_restart_of_the_agent(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    parts = Parts()
+    delivery = delivery_of(parts, nursery)
+    with delivery.watching(Follower("one", ["shop", "other"], 0)):
+        await parts.journal.committed(2)
+    journal = parts.journal.reopen()
+    assert {k: p.n for k, p in journal.contents.cursors.items()} == {"one other,shop": 0}
+    await trio.testing.wait_all_tasks_blocked()
+    with trio.move_on_after(31):
+        await trio.sleep_forever()
+    await parts.journal.committed(3)
+    assert not parts.journal.reopen().contents.cursors, "it does not count any more"
     nursery.cancel_scope.cancel()

@@ -76,7 +76,7 @@ async def test_what_does_not_fit_is_dropped_and_counted(link: Link) -> None:
 
 
 async def test_a_receipt_hears_who_has_applied_its_parcel(link: Link) -> None:
-    receipt = Receipt(["a", "b", "c"])
+    receipt = Receipt([], ["a", "b", "c"])
     link.offer(b"x", 0.0, receipt)
     (parcel,) = link.connection.messages[0]  # type: ignore[attr-defined]
     assert parcel.receipt
