@@ -22,7 +22,6 @@ from coherd.errors import RpcFailed
 from coherd.replication.clock import wall_ms
 
 if TYPE_CHECKING:
-    from grpc import CallIterator
 
     from coherd.v1 import cache_service_pb2 as pb
 
@@ -110,9 +109,7 @@ class Watching:
             tell(f"the agent at {connection.address} is back: going on from {self.cursor}")
 
     @contextmanager
-    def _call(
-        self, connection: Connection, *, wait: bool
-    ) -> Iterator[CallIterator[pb.WatchResponse]]:
+    def _call(self, connection: Connection, *, wait: bool) -> Iterator[Iterator[pb.WatchResponse]]:
         """Open the watch; the agent ends it when this side stops sending, so it is kept open."""
         from coherd.v1 import cache_service_pb2 as pb
 

@@ -76,34 +76,23 @@ class NamespaceConfig:
     ] = None
     """Seconds; longest time that any cache keeps a copy. None: nobody promises one.
 
-    Rows older than max_ttl + 60 s + 2 % of max_ttl cover no copy that can still be alive, so they are
-    forgotten without harm, and an agent that was away longer than that needs no reset. Take the
-    longest expiry that your applications set, or more; a shorter one leaves stale copies behind.
-    """
-    retention: Annotated[float, Parsed(config_values.duration(60.0))] = 86_400.0
-    """Seconds; how long rows are remembered where `max_ttl` is unset.
-
-    An agent that was away longer has its caches of the namespace emptied when it returns. Take the
-    longest stop that should be repaired row by row.
+    Rows older than max_ttl + 60 s + 2 % of max_ttl cover no copy that can still be alive: who missed such
+    rows, and finds that they were forgotten, needs no reset. Take the longest expiry that your
+    applications set, or more; a shorter one leaves stale copies behind.
     """
     entries_max: Annotated[int, Parsed(config_values.integer(1000, 1_000_000_000))] = 1_000_000
-    """Keys, tags and prefixes remembered; beyond it the oldest are forgotten early.
+    """Keys, tags and prefixes to remember. Checked, and not enforced yet: nothing is forgotten so far.
 
-    An agent that misses forgotten rows is reset. About 150 to 500 bytes of memory each: take the
-    number of different keys invalidated in one `max_ttl` (or `retention`).
-    """
-    batch_window: Annotated[float, Parsed(config_values.duration(0.0, 60.0))] = 0.1
-    """Seconds; longest time that a row of the bulk lane may wait so that it leaves with others.
-
-    The other lanes never wait for it. A longer one means fewer, larger parcels.
+    About 150 to 500 bytes of memory each: take the number of different keys invalidated in one
+    `max_ttl`.
     """
     staleness_bound: Annotated[
         float | None, Parsed(config_values.unless_none(config_values.duration(1.0)))
     ] = 30.0
-    """Seconds; how old this agent's knowledge may be and still be trusted. None: no bound.
+    """Seconds; how stale a copy may get unnoticed. None: no bound.
 
-    Agents compare what they have every second, and at least four times in this span. A watcher that
-    went away less than this ago still counts as missing in receipts.
+    An acknowledging watcher that went away less than this ago (30 s without a bound) still counts as
+    missing in receipts: its application may still serve what it holds.
     """
 
 

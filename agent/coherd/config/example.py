@@ -71,28 +71,18 @@ durability = "os"
 [namespaces.default]
 
 # Longest time that any cache keeps a copy: the longest expiry that your applications set, or more.
-# An invalidation that is older (and 60 s + 2 % older still) is forgotten without harm.
-# "none": nobody promises one; then retention counts.
+# Who missed an invalidation that is older (and 60 s + 2 % older still) needs no reset.
+# "none": nobody promises one.
 # default: "none"
 # max_ttl = "none"
 
-# How long invalidations are remembered where max_ttl is "none". The caches of an agent that was away
-# for longer are emptied when it returns.
-# default: "1d"
-# retention = "1d"
-
-# Most keys, tags and prefixes to remember, 150 to 500 bytes of memory each; beyond it the oldest are
-# forgotten early, and agents that missed those are reset.
+# Most keys, tags and prefixes to remember, 150 to 500 bytes of memory each. Checked, and not enforced
+# yet: nothing is forgotten so far.
 # default: 1_000_000
 # entries_max = 1_000_000
 
-# Longest time that an invalidation of the bulk lane may wait so that it leaves with others. At most "1m".
-# default: "100ms"
-# batch_window = "100ms"
-
-# How old an agent's knowledge may be and still be trusted, at least "1s"; "none": no bound. Agents
-# compare what they have every second, and at least four times in this span. A watcher that went away
-# less than this ago still counts as missing in receipts.
+# How stale a copy may get unnoticed, at least "1s"; "none": no bound. An acknowledging watcher that went
+# away less than this ago (30 s without a bound) still counts as missing in receipts.
 # default: "30s"
 # staleness_bound = "30s"
 

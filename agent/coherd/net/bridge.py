@@ -77,7 +77,7 @@ class Bridge:
         services: Sequence[tuple[ServiceDescriptor, object]],
         addresses: Sequence[str],
         *,
-        extra: Sequence[grpc.GenericRpcHandler[Any, Any]] = (),
+        extra: Sequence[grpc.GenericRpcHandler] = (),
         credentials: grpc.ServerCredentials | None = None,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
         options: Sequence[tuple[str, int | str]] = (),

@@ -148,7 +148,7 @@ class Loops:
         # gRPC keeps one completion queue a process, with a thread and descriptors, for as long as any
         # of its objects lives. Holding it here and letting go of it last makes this loop its master,
         # provided that no channel, server or call is referred to by then.
-        grpc.aio.init_grpc_aio()  # type: ignore[attr-defined]
+        grpc.aio.init_grpc_aio()
         self.call_trio(self._started.set)
         await self._stop.wait()
         await asyncio.sleep(0)  # what was handed over just before has begun now
@@ -161,7 +161,7 @@ class Loops:
         # What was cancelled still comes in. Were nobody left to take it, the queue's thread could
         # block on its pipe for ever, and some releases of grpcio wait for that thread.
         await asyncio.sleep(SETTLE_DELAY)
-        grpc.aio.shutdown_grpc_aio()  # type: ignore[attr-defined]
+        grpc.aio.shutdown_grpc_aio()
 
 
 class _Run(Generic[Result]):

@@ -142,7 +142,7 @@ class Server:
         loops: Loops,
         nursery: trio.Nursery,
         services: Sequence[tuple[ServiceDescriptor, object]],
-        extra: Sequence[grpc.GenericRpcHandler[Any, Any]],
+        extra: Sequence[grpc.GenericRpcHandler],
         options: Sequence[tuple[str, int | str]],
         open_servers: set[Server],
     ) -> None:
@@ -289,7 +289,7 @@ class Server:
         call._end_inbox(failure)
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # only the stub is generic
+class _Handlers(grpc.GenericRpcHandler):
     """Finds the servicer of a call by its path."""
 
     def __init__(

@@ -36,7 +36,7 @@ WINDOW_BYTES = 1024 * 1024
 MESSAGE_OVERHEAD_BYTES = 64
 """What a waiting message counts beyond its content, so that many empty ones are bounded, too."""
 
-EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+EOF: Any = grpc.aio.EOF
 """What gRPC reads after the last message."""
 
 

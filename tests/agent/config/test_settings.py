@@ -265,7 +265,7 @@ listen = "0.0.0.0:4373"
 max_ttl = "1h"
 [namespaces.shop]
 max_tl = "1h"
-retention = "-1s"
+staleness_bound = "-1s"
 durability = "disk"
 [namespaces.Shop]
 [[handlers]]
@@ -285,7 +285,7 @@ url_ = 1
         "FILE:8: unknown setting 'max_ttl'; it belongs under [namespaces.NAME]",
         "FILE:10: unknown setting 'namespaces.shop.max_tl'; did you mean 'max_ttl'?",
         (
-            "FILE:11: namespaces.shop.retention: "
+            "FILE:11: namespaces.shop.staleness_bound: "
             'expected a duration such as "500ms", "90s", "5m", "1h" or "2d", got \'-1s\''
         ),
         "FILE:12: unknown setting 'namespaces.shop.durability'; it belongs above the first [table]",
