@@ -22,7 +22,6 @@ from coherd.errors import RpcFailed
 from coherd.replication.clock import wall_ms
 
 if TYPE_CHECKING:
-
     from coherd.v1 import cache_service_pb2 as pb
 
 WATCHER_NAME = "coherd watch"
