@@ -72,11 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.events = 5, 40
-    peers = [name for name in arguments.peers.split(",") if name]
-    for name in peers:
-        if name != "redis" or not redis_peer.is_installed():
-            print(f"left out: {name} (not installed, or not measured by this script)")
-    with_redis = "redis" in peers and redis_peer.is_installed()
+    with_redis = redis_peer.is_wanted(arguments.peers)
     figures = measure(arguments, with_redis)
     rows = [
         ("coherd, from the call", figures["coherd_last_p50_ms"], figures["coherd_last_p99_ms"]),

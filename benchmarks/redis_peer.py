@@ -21,6 +21,15 @@ def is_installed() -> bool:
     return shutil.which("redis-server") is not None
 
 
+def is_wanted(peers: str) -> bool:
+    """Tell whether a comma-separated list of peers names Redis and it is here; name what is left out."""
+    names = [name for name in peers.split(",") if name]
+    for name in names:
+        if name != "redis" or not is_installed():
+            print(f"left out: {name} (not installed, or not measured by this script)")
+    return "redis" in names and is_installed()
+
+
 @contextmanager
 def server() -> Iterator[int]:
     """Run a redis-server that keeps nothing; give its port."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
 from statistics import median
 from typing import Any
 
@@ -30,12 +33,8 @@ def publish_coherd(local: str, pipe: Any) -> None:
     import grpc
 
     stub = cache_grpc.CacheServiceStub(grpc.insecure_channel(local))
-    round_ = 0
-    while rows := _received(pipe):
-        round_ += 1
-        keys = [b"user:%03d:%07d:profile." % (round_, n) for n in range(rows)]
-        pipe.send("ready")
-        pipe.recv()
+    for keys in _orders(pipe):
+        rows = len(keys)
         started = time.monotonic_ns()
         under_way: list[Any] = []
         for start in range(0, rows, BATCH):
@@ -52,12 +51,8 @@ def publish_redis(port: int, pipe: Any) -> None:
     """The body of the publisher."""
     client = redis.Redis(port=port)
     client.ping()
-    round_ = 0
-    while rows := _received(pipe):
-        round_ += 1
-        keys = [b"user:%03d:%07d:profile." % (round_, n) for n in range(rows)]
-        pipe.send("ready")
-        pipe.recv()
+    for keys in _orders(pipe):
+        rows = len(keys)
         started = time.monotonic_ns()
         for start in range(0, rows, BATCH):
             with client.pipeline(transaction=False) as pipeline:
@@ -67,12 +62,15 @@ def publish_redis(port: int, pipe: Any) -> None:
         pipe.send((started, time.monotonic_ns()))
 
 
-def _received(pipe: Any) -> int:
-    """Give the next number; 0 once the benchmark has ended."""
-    try:
-        return int(pipe.recv())
-    except EOFError:
-        return 0
+def _orders(pipe: Any) -> Iterator[list[bytes]]:
+    """Give the keys of one round after another, each when it is to start, until the benchmark ends."""
+    with suppress(EOFError):
+        for round_ in count(1):
+            rows = pipe.recv()
+            keys = [b"user:%03d:%07d:profile." % (round_, n) for n in range(rows)]
+            pipe.send("ready")
+            pipe.recv()
+            yield keys
 
 
 def publisher(body: Any, target: Any) -> Any:
@@ -120,11 +118,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rows, arguments.rounds = 50_000, 5
-    peers = [name for name in arguments.peers.split(",") if name]
-    for name in peers:
-        if name != "redis" or not redis_peer.is_installed():
-            print(f"left out: {name} (not installed, or not measured by this script)")
-    with_redis = "redis" in peers and redis_peer.is_installed()
+    with_redis = redis_peer.is_wanted(arguments.peers)
     figures = measure(arguments, with_redis)
     rows = [("coherd, applied on all", figures["coherd_per_s"])]
     rows.append(("coherd, accepted", figures["coherd_accepted_per_s"]))
@@ -140,12 +134,12 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, with_redis: bool) -> dict[str, Any]:
-    count, rows = arguments.agents, arguments.rows
+    receivers, rows = arguments.agents, arguments.rows
     applied, accepted, peer, cpus = [], [], [], []
     with (
-        agents(count, arguments.durability) as running,
+        agents(receivers, arguments.durability) as running,
         redis_peer.server() as port,
-        redis_peer.subscribers(port, count if with_redis else 0) as pipes,
+        redis_peer.subscribers(port, receivers if with_redis else 0) as pipes,
     ):
         ours = publisher(publish_coherd, running[0].local)
         theirs = publisher(publish_redis, port) if with_redis else None
@@ -158,7 +152,7 @@ def measure(arguments: argparse.Namespace, with_redis: bool) -> dict[str, Any]:
             if theirs is not None:
                 peer.append(redis_round(pipes, theirs, rows))
     figures: dict[str, Any] = {
-        "agents": count,
+        "agents": receivers,
         "rounds": arguments.rounds,
         "durability": arguments.durability,
         "coherd_per_s": round(median(applied)),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from coherd.cluster.roster import Roster, State
 from coherd.journal import Durability
 from coherd.model import Kind
-from coherd.net.peer_codec import encode_dots, encode_lane, encode_origin
+from coherd.net.peer import StreamRange
+from coherd.net.peer_codec import encode_dots, encode_member
 from coherd.v1 import cache_service_pb2 as pb
 from coherd.v1 import types_pb2
 
@@ -53,19 +54,12 @@ def state_of(roster: Roster, name: str) -> types_pb2.MemberState.ValueType:
 
 def encode_seen(info: MemberInfo, member: Member | None, now: float) -> types_pb2.Member:
     """Write a member with how it is seen; without `member` it is this agent itself."""
-    return types_pb2.Member(
-        name=info.name,
-        epoch=info.epoch,
-        address=info.address,
-        region=info.region,
-        namespaces=info.namespaces,
-        version=info.version,
-        protocol_min=info.protocol_min,
-        protocol_max=info.protocol_max,
-        state=STATES[member.state] if member else types_pb2.MEMBER_STATE_ALIVE,
-        state_age_ms=int((now - member.since) * 1000) if member else 0,
-        round_trip_us=int(member.round_trip * 1e6) if member else 0,
-    )
+    seen = encode_member(info)
+    seen.state = STATES[member.state] if member else types_pb2.MEMBER_STATE_ALIVE
+    if member:
+        seen.state_age_ms = int((now - member.since) * 1000)
+        seen.round_trip_us = int(member.round_trip * 1e6)
+    return seen
 
 
 def encode_change(arrival: Arrival) -> pb.Change:
@@ -79,16 +73,7 @@ def encode_change(arrival: Arrival) -> pb.Change:
         stamp=batch.stamp,
         cause=arrival.cause.value,
         reason=batch.reason,
-        dots=[
-            types_pb2.Dots(
-                namespace=arrival.namespace,
-                origin=encode_origin(batch.stream.origin),
-                lane=encode_lane(batch.stream.lane),
-                first=first,
-                last=last,
-            )
-            for first, last in batch.numbers
-        ],
+        dots=encode_dots(StreamRange(batch.stream, numbers) for numbers in batch.numbers),
     )
     if len(keys) < len(batch.selectors):
         change.tags.extend(s[1:] for s in batch.selectors if s[0] == Kind.TAG)
