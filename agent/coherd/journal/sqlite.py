@@ -53,7 +53,8 @@ LINGER = 0.001
 """Seconds for which writes are gathered before the writer's thread is woken. What the agent does with the
 same rows meanwhile, sending them above all, would otherwise share the interpreter with the writer."""
 LINGER_BYTES_MAX = 64 * 1024
-"""Bytes from which the writer is woken at once."""
+LINGER_WRITES_MAX = 16
+"""Bytes or writes from which the writer is woken at once."""
 
 
 def read_boot_id() -> str:
@@ -266,7 +267,7 @@ class SqliteJournal(BaseJournal):
             self._first.set()
         self._lingering.append(entry)
         self._lingering_bytes += entry[1]
-        if self._lingering_bytes > LINGER_BYTES_MAX:
+        if self._lingering_bytes > LINGER_BYTES_MAX or len(self._lingering) >= LINGER_WRITES_MAX:
             self._hand_over()
             self._give_way(entry[2])
 
