@@ -30,6 +30,8 @@ log = structlog.get_logger("coherd.delivery")
 RETRY_MIN = 0.1
 RETRY_MAX = 5.0
 """Seconds between two attempts to reach a cache."""
+QUESTIONS_MAX = 10_000
+"""Questions that wait for one cache."""
 PROBE_AFTER = 1.0
 """Seconds of quiet after which a cache is asked whether it still holds its cursor."""
 
@@ -54,8 +56,14 @@ class Follower:
         return f"{self.name} {','.join(sorted(self.namespaces))}"
 
     def ask(self, position: int, question: Question) -> None:
-        """Have `question` wait for `position`. Positions are asked in ascending order."""
+        """Have `question` wait for `position`. Positions are asked in ascending order.
+
+        While a cache is down for long, the oldest questions are given up: whoever still wants to know
+        asks again.
+        """
         self._questions.append((position, question))
+        if len(self._questions) > QUESTIONS_MAX:
+            self._questions.popleft()
 
     def reached(self, position: int) -> None:
         """Note that everything up to `position` is applied."""

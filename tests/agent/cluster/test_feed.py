@@ -10,7 +10,7 @@ import trio
 
 from coherd.clock import ManualClock
 from coherd.cluster import feed as feed_module
-from coherd.cluster.delivery import Delivery, Follower
+from coherd.cluster.delivery import QUESTIONS_MAX, Delivery, Follower, Question
 from coherd.cluster.feed import Feed, Reader
 from coherd.cluster.ingest import Ingest
 from coherd.errors import NotDurable
@@ -167,6 +167,15 @@ async def test_applied_means_that_every_cache_reached_what_was_newest_when_asked
         assert answers[1:] == ["first"]
         other.reached(2)
         assert answers[1:] == ["first", "both"]
+
+
+def test_questions_to_a_cache_that_is_down_for_long_are_bounded() -> None:
+    follower = Follower("one", ["shop"], 0)
+    answers: list[int] = []
+    for n in range(QUESTIONS_MAX + 5):
+        follower.ask(n, Question(1, lambda n=n: answers.append(n)))  # type: ignore[misc]
+    follower.reached(QUESTIONS_MAX + 5)
+    assert answers == list(range(5, QUESTIONS_MAX + 5)), "the oldest are given up, not answered"
 
 
 async def test_a_watcher_that_comes_back_under_its_name_answers_for_itself(
