@@ -182,7 +182,8 @@ def as_text(change: pb.Change, row: Row, width: int) -> str:
     what = f"{kind} {escaped(selector)}".rstrip()
     origin = escaped(origin_of(change)) or "-"
     cause = escaped(change.cause)
-    return f"{when}  {escaped(change.namespace):{width}}  {what}  {effect_of(change)}  {cause}  {origin}"
+    line = f"{when}  {escaped(change.namespace):{width}}  {what}  {effect_of(change)}  {cause}  {origin}"
+    return f"{line}  {escaped(change.reason)}" if change.reason else line
 
 
 def as_json(change: pb.Change, row: Row, cursor: str | None) -> Json:
@@ -197,6 +198,7 @@ def as_json(change: pb.Change, row: Row, cursor: str | None) -> Json:
         "effect": effect_of(change),
         "cause": change.cause,
         "origin": origin_of(change) or None,
+        "reason": change.reason or None,
         "dots": [str(DotsText.of(dots)) for dots in change.dots],
         "cursor": cursor,
     }

@@ -62,7 +62,7 @@ def test_a_row_is_a_line(toy: ToyAgent) -> None:
     toy.watch = lambda _: say(
         at(0),
         at(3, change(1, b"user:42", b"a\x1b\xff"), change(3, tags=[b"red"], cause="link")),
-        at(4, change(4, prefixes=[b"p"], cause="repair")),
+        at(4, change(4, prefixes=[b"p"], cause="repair", reason="price change")),
         at(5, RESET),
     )
     result = coherd("watch", "shop", "--count", "5")
@@ -71,7 +71,7 @@ def test_a_row_is_a_line(toy: ToyAgent) -> None:
         "2025-10-09 08:53:20.123  shop  key user:42  drop  local  cache-1",
         "2025-10-09 08:53:20.123  shop  key a\\x1b\\xff  drop  local  cache-1",
         "2025-10-09 08:53:20.123  shop  tag red  drop  link  cache-1",
-        "2025-10-09 08:53:20.123  shop  prefix p  drop  repair  cache-1",
+        "2025-10-09 08:53:20.123  shop  prefix p  drop  repair  cache-1  price change",
         "-                        shop  everything  drop  too-far-behind  -",
     ]
     assert result.stderr == f"to go on from here: --cursor cache-1/{EPOCH}/5\n"
@@ -89,6 +89,7 @@ def test_jsonl_has_everything_without_loss(toy: ToyAgent) -> None:
         "effect": "drop",
         "cause": "local",
         "origin": "cache-1",
+        "reason": None,
         "dots": [f"shop/cache-1/{EPOCH}/normal/1-2"],
         "cursor": None,
     }
