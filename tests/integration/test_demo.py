@@ -17,7 +17,7 @@ import pytest
 from integration.polling import poll
 from servers import require
 
-from coherd.cli.demo_script import Keys, Result
+from coherd.cli.demo.script import Keys, Result
 
 COHERD = [sys.executable, "-m", "coherd"]
 DEMO = [*COHERD, "demo"]
@@ -225,16 +225,16 @@ def test_what_is_kept_can_be_talked_to_until_ctrl_c(place: Place) -> None:
 def test_a_copy_that_stays_stale_is_counted_and_is_a_failure(place: Place) -> None:
     program = """
 from coherd.__main__ import main
-from coherd.cli import demo_caches, demo_script
-demo_script.REPAIR_PATIENCE = 1.0
-apply = demo_caches.MemoryCache._apply
+from coherd.cli.demo import caches, script
+script.REPAIR_PATIENCE = 1.0
+apply = caches.MemoryCache._apply
 def forgetful(self, changes):
     kept = "user:1" in self._entries and self._agent.name == "cache-3"
     apply(self, changes)
     if kept:
         self._entries["user:1"] = frozenset()
         self.drops.at.pop("user:1", None)
-demo_caches.MemoryCache._apply = forgetful
+caches.MemoryCache._apply = forgetful
 main()
 """
     for form, said in (("json", '"stale_left": 1,'), ("text", "✗ 3 hosts, 378 invalidations, ")):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import trio
 
-    from coherd.cli.demo_script import Result
-    from coherd.cli.demo_show import Host, Show
+    from coherd.cli.demo.script import Result
+    from coherd.cli.demo.show import Host, Show
     from coherd.net.bridge import Bridge
 
 NAMES = ("cache-1", "cache-2", "cache-3")
@@ -60,7 +60,7 @@ def demo(ctx: click.Context, *, redis: bool, keep: bool, keys: int, as_json: boo
     import trio
 
     from coherd import logs
-    from coherd.cli.demo_show import PlainShow, Show, TerminalShow
+    from coherd.cli.demo.show import PlainShow, Show, TerminalShow
 
     logs.configure("critical")
     is_live = sys.stdout.isatty() and os.environ.get("TERM") not in {None, "dumb", "unknown"}
@@ -97,7 +97,7 @@ class Performance:
         """Run it; whatever it starts and writes is gone at the end, whatever that comes from."""
         import trio
 
-        from coherd.cli.demo_processes import ended
+        from coherd.cli.demo.processes import ended
         from coherd.net.bridge import open_bridge
 
         with _folder() as folder, trio.open_signal_receiver(*_signals()) as signals:
@@ -116,10 +116,10 @@ class Performance:
 
     def _hosts(self, bridge: Bridge, folder: Path) -> list[Host]:
         """Set up three hosts; nothing is started yet. Raises DemoFailed."""
-        from coherd.cli.demo_agents import DemoAgent
-        from coherd.cli.demo_caches import Cache, MemoryCache, RedisCache
-        from coherd.cli.demo_processes import find_redis_server, free_ports
-        from coherd.cli.demo_show import Host
+        from coherd.cli.demo.agents import DemoAgent
+        from coherd.cli.demo.caches import Cache, MemoryCache, RedisCache
+        from coherd.cli.demo.processes import find_redis_server, free_ports
+        from coherd.cli.demo.show import Host
 
         server = find_redis_server() if self._is_redis else ""
         ports = free_ports(2 * len(NAMES))
@@ -138,8 +138,8 @@ class Performance:
         """Show everything once, within the time limit. Raises DemoFailed."""
         import trio
 
-        from coherd.cli.demo_processes import DemoFailed, let_a_death_explain
-        from coherd.cli.demo_script import Keys, Script, start
+        from coherd.cli.demo.processes import DemoFailed, let_a_death_explain
+        from coherd.cli.demo.script import Keys, Script, start
         from coherd.errors import RpcFailed, one_failure
 
         show, keys = self._show, Keys.of(self._keys)
@@ -172,7 +172,7 @@ class Performance:
 
     def _tell_how_to_talk(self, hosts: list[Host]) -> None:
         """Say how to talk to the agents that stay, and what happens to the caches meanwhile."""
-        from coherd.cli.demo_script import Keys
+        from coherd.cli.demo.script import Keys
 
         key, local = Keys.of(self._keys).kept[0], f"--local {hosts[0].agent.local}"
         put = tell if self._as_json else say

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from coherd.cli.demo_agents import NAMESPACE, WATCH
-from coherd.cli.demo_processes import (
+from coherd.cli.demo.agents import NAMESPACE, WATCH
+from coherd.cli.demo.processes import (
     LOOPBACK,
     POLL_INTERVAL,
     START_TIMEOUT,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from coherd.cli.demo_agents import DemoAgent
+    from coherd.cli.demo.agents import DemoAgent
 
 RETRY_PAUSE = 0.05
 """Seconds before a watch that broke is opened again."""

@@ -9,7 +9,7 @@ import trio
 from google.protobuf.duration_pb2 import Duration
 
 from coherd.api.services import ADMIN, CACHE
-from coherd.cli.demo_processes import LOOPBACK, POLL_INTERVAL, START_TIMEOUT, Child, DemoFailed
+from coherd.cli.demo.processes import LOOPBACK, POLL_INTERVAL, START_TIMEOUT, Child, DemoFailed
 from coherd.errors import RpcFailed
 from coherd.net.bridge import methods
 from coherd.v1 import admin_service_pb2 as admin

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
-    from coherd.cli.demo_agents import DemoAgent
-    from coherd.cli.demo_caches import Cache
+    from coherd.cli.demo.agents import DemoAgent
+    from coherd.cli.demo.caches import Cache
 
 Part = str | tuple[str, str]
 """Text, perhaps with a style."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coherd.cli.demo_processes import POLL_INTERVAL, START_TIMEOUT, DemoFailed
-from coherd.cli.demo_show import Host, Part, Row, Show, now
+from coherd.cli.demo.processes import POLL_INTERVAL, START_TIMEOUT, DemoFailed
+from coherd.cli.demo.show import Host, Part, Row, Show, now
 from coherd.cli.output import Json, count_of, duration, word
 from coherd.v1 import cache_service_pb2 as pb
 from coherd.v1 import types_pb2
@@ -18,7 +18,7 @@ from coherd.v1 import types_pb2
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from coherd.cli.demo_caches import Cache
+    from coherd.cli.demo.caches import Cache
 
 PATIENCE = 5.0
 """Seconds after which an invalidation that has not arrived is shown as such."""
