@@ -73,14 +73,20 @@ def encode_batch(batch: Batch) -> bytes:
 
 def decode_batch(payload: bytes) -> Batch:
     """Read a payload. Raises MalformedMessage for whatever is not a whole, legal batch."""
+    try:
+        return _decode_batch(payload)
+    except MalformedMessage:
+        raise
+    except Exception as error:  # a peer may never raise anything else here
+        raise MalformedMessage(f"not a payload: {type(error).__name__}") from None
+
+
+def _decode_batch(payload: bytes) -> Batch:
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise MalformedMessage(f"a payload of {len(payload)} bytes")
-    try:
-        fields = msgpack.unpackb(payload, use_list=True, strict_map_key=True)
-        version, namespace, name, epoch, lane, effect, stamp, *columns = fields[:11]
-        ranges, selectors, versions, reason = columns
-    except Exception as error:  # msgpack raises many kinds, also OverflowError
-        raise MalformedMessage(f"not a payload: {type(error).__name__}") from None
+    fields = msgpack.unpackb(payload, use_list=True, strict_map_key=True)
+    version, namespace, name, epoch, lane, effect, stamp, *columns = fields[:11]
+    ranges, selectors, versions, reason = columns
     if type(version) is not int or version < 1:
         raise MalformedMessage("a payload without a version")
     origin = decode_origin(name, epoch)
@@ -91,7 +97,7 @@ def decode_batch(payload: bytes) -> Batch:
     check_selectors(selectors)
     if sum(high - low + 1 for low, high in numbers) != len(selectors):
         raise MalformedMessage("as many numbers as rows are due")
-    if effect not in {Effect.DROP, Effect.STALE} or type(effect) is not int:
+    if type(effect) is not int or effect not in {Effect.DROP, Effect.STALE}:
         raise MalformedMessage("an unknown effect")
     _integer(stamp, STAMP_MAX, "stamp")
     if versions is not None:

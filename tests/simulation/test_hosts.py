@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgpack
 import pytest
 import trio
 from simulation.hosts import NAMESPACE, Host, hosts, is_whole, until, wait
@@ -9,7 +10,10 @@ from trio.testing import MockClock
 
 from coherd.cluster.roster import State
 from coherd.errors import NotDurable
+from coherd.model import EPOCH_MAX, Batch, Lane, Origin, Stream
+from coherd.net.peer import Parcel
 from coherd.v1 import cache_service_pb2 as cache
+from coherd.wire import encode_batch
 
 KEYS = [b"user:%d" % n for n in range(20)]
 
@@ -189,3 +193,51 @@ async def test_an_agent_whose_seeds_do_not_answer_says_so_and_joins_when_they_do
         await seed.start()
         await until(lambda: is_whole(late, 3), 60)
         await until(lambda: is_whole(one, 3), 60)
+
+
+async def test_a_hole_that_only_a_later_row_shows_is_given_up_in_time(
+    autojump_clock: MockClock,
+) -> None:
+    async with hosts(2) as (one, two):
+        two.fill([b"lost", b"other"])
+        for link in one.agent.spreading.links["host-2"]:
+            link.offer = lambda *_: None  # type: ignore[method-assign]
+        await one.invalidate([b"lost"])
+        for link in one.agent.spreading.links["host-2"]:
+            del link.offer  # type: ignore[attr-defined]
+        await one.invalidate([b"seen"])
+        await wait(0.01)
+        one.crash()
+        assert two.agent.repair.open() == 1
+        await until(lambda: not two.cache.entries, 60)
+        assert two.agent.ingest.counts[NAMESPACE].resets.total() == 1
+
+
+async def test_a_payload_that_cannot_be_read_harms_nobody_and_is_not_called_applied(
+    autojump_clock: MockClock,
+) -> None:
+    async with hosts(2) as (one, two):
+        two.fill([b"good"])
+        await one.invalidate([b"before"], wait=cache.WAIT_REGION)
+        batch = Batch(Stream(NAMESPACE, Origin("host-7", 5), Lane.NORMAL), ((1, 1),), [b"kgood"])
+        good = encode_batch(batch)
+        bad = msgpack.packb([1, NAMESPACE, "host-7", 5, 2, [], 0, [2, 0], [b"kbad"], None, ""])
+        applied: list[int] = []
+        parcels = [Parcel(1, good, 0.0, True), Parcel(2, bad, 0.0, True), Parcel(3, b"", 0.0, True)]
+        two.agent.endpoint.take(parcels, applied.extend)
+        await until(lambda: not two.cache.entries, 5)
+        assert applied == [1]
+        assert two.agent.ingest.malformed == 2
+        assert (await one.invalidate([b"after"], wait=cache.WAIT_REGION)).is_complete
+
+
+async def test_an_epoch_that_cannot_be_outbid_does_not_end_the_agent(
+    autojump_clock: MockClock,
+) -> None:
+    async with hosts(2) as (one, _):
+        epoch = one.agent.roster.me.epoch
+        one.agent.membership.on_epoch(EPOCH_MAX)
+        assert one.agent.roster.me.epoch == epoch
+        one.agent.membership.on_epoch(epoch + 5)
+        assert one.agent.roster.me.epoch > epoch + 5
+        assert (await one.invalidate([b"x"], wait=cache.WAIT_REGION)).is_complete

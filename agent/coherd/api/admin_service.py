@@ -88,7 +88,7 @@ class AdminService:
                 namespace=state.handler.namespace,
                 connected=state.connected,
                 error=state.error,
-                lag=max(0, head - state.follower.position),
+                lag=head - max(0, state.follower.position),
                 applied=state.applied,
                 failures=state.failures,
                 resets=state.resets,
@@ -101,7 +101,7 @@ class AdminService:
                 name=watcher.name,
                 namespaces=sorted(watcher.namespaces),
                 acknowledges=watcher.acknowledges,
-                lag=max(0, head - watcher.position),
+                lag=head - max(0, watcher.position),
             )
 
     def _links(self) -> Iterator[pb.LinkStatus]:

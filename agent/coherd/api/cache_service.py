@@ -16,7 +16,7 @@ from coherd.api.limits import (
     versions_of,
 )
 from coherd.api.receipts import encode_change, encode_outcome
-from coherd.cluster.delivery import Follower
+from coherd.cluster.delivery import UNKNOWN, Follower
 from coherd.cluster.feed import Reader, reader_reset
 from coherd.cluster.invalidating import Order, Wait
 from coherd.errors import InvalidRequest, one_failure
@@ -91,10 +91,12 @@ class _Watching:
         self._is_unknown = start is None
         position = agent.feed.position if start is None else start
         self._reader = Reader(agent.feed, self._namespaces, position)
+        # A watcher that has yet to apply its reset has applied nothing.
+        reached = UNKNOWN if start is None else position
         self.follower = Follower(
             opening.name or f"watcher-{token_hex(4)}",
             self._namespaces,
-            position,
+            reached,
             acknowledges=opening.acknowledges,
         )
         self._changes_upto = position

@@ -129,8 +129,7 @@ class _Incoming:
         parcels = decode_parcels(message)
         if not parcels:
             return
-        asked = [parcel.sequence for parcel in parcels if parcel.receipt]
-        self._endpoint.take(parcels, lambda: self._has_applied(asked))
+        self._endpoint.take(parcels, self._has_applied)
         if parcels[-1].sequence <= self._acknowledged:
             raise RpcFailed("INVALID_ARGUMENT", "parcels are numbered in ascending order")
         self._acknowledged = parcels[-1].sequence

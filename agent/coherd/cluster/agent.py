@@ -6,6 +6,7 @@ signals nor files, so that a whole agent can also run in a simulation.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -129,11 +130,16 @@ class Agent:
 
     def _outbid(self, known: int) -> None:
         """A peer knows a later life of this name than this one: begin one that is later still."""
-        if known > self.roster.me.epoch:
+        if known <= self.roster.me.epoch:
+            return
+        try:
             epoch = draw_epoch(self.clock.wall_ms(), [self.roster.me.epoch], known)
-            log.warning("new epoch: a peer knows a later one", known=known, epoch=epoch)
             self.ingest.begin_life(epoch)
-            self.roster.me = replace(self.roster.me, epoch=epoch)
+        except (ValueError, Overloaded, NotDurable) as error:
+            log.error("a peer knows a later epoch of this name", known=known, error=str(error))
+            return
+        log.warning("new epoch: a peer knows a later one", known=known, epoch=epoch)
+        self.roster.me = replace(self.roster.me, epoch=epoch)
 
     def horizon(self, namespace: str, now: float) -> float:
         """Give the age in seconds from which a row of the namespace covers no living copy."""
@@ -181,16 +187,21 @@ class Agent:
         if rows:
             log.info("journal read", rows=rows, position=self.replica.position)
 
-    def _store_member(self, name: str, data: bytes) -> None:
+    def _store_member(self, name: str, data: bytes) -> bool:
         try:
             self.journal.append_nowait(Write(members={name: data}))
         except (Overloaded, NotDurable) as error:
-            log.warning("roster not stored", member=name, error=str(error))
+            log.debug("roster not stored", member=name, error=str(error))
+            return False
+        return True
 
     async def _note_running_time(self) -> None:
         while True:
             await trio.sleep(RUNNING_TIME_INTERVAL)
-            self.journal.note_running_time()
+            with suppress(
+                Overloaded, NotDurable
+            ):  # then it is stored with the next write, or never
+                self.journal.note_running_time()
 
 
 def draw_epoch(wall_ms: int, lives: list[int], known: int) -> int:

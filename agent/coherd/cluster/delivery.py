@@ -32,6 +32,8 @@ RETRY_MAX = 5.0
 """Seconds between two attempts to reach a cache."""
 QUESTIONS_MAX = 10_000
 """Questions that wait for one cache."""
+UNKNOWN = -1
+"""Position of a cache of which nothing is known: every question waits for it."""
 PROBE_AFTER = 1.0
 """Seconds of quiet after which a cache is asked whether it still holds its cursor."""
 
@@ -107,7 +109,7 @@ class HandlerState:
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
-        self.follower = Follower(handler.label, [handler.namespace], 0)
+        self.follower = Follower(handler.label, [handler.namespace], UNKNOWN)
         self.connected = False
         self.error = ""
         self.applied = 0
@@ -188,7 +190,8 @@ class Delivery:
         await trio.sleep(max(self._bound(name) for name in watcher.namespaces))
         if watcher in self._gone:
             self._gone.discard(watcher)
-            self._remember(watcher.key, None)
+            if not any(watcher.key == other.key for other in self.watchers):
+                self._remember(watcher.key, None)
             watcher.abandon()
 
     def start(self, handler: Handler) -> None:
@@ -207,18 +210,21 @@ class Delivery:
                     log.warning("handler failed", handler=state.handler.label, error=str(error))
                 retry = RETRY_MIN if state.connected else min(retry * 2, RETRY_MAX)
                 state.connected = False
+                state.follower.position = UNKNOWN  # it may come back as an older copy of itself
                 state.error = str(error)
                 state.failures += 1
                 await trio.sleep(retry * self._random.uniform(0.5, 1.0))
 
     async def _follow(self, state: HandlerState) -> None:
         handler, follower = state.handler, state.follower
-        reader = Reader(self._feed, [handler.namespace], self._start_of(await handler.connect()))
+        # Before looking: what an application stores after the look may be forbidden by a row that came
+        # since.
+        head = self._feed.position
+        start = self._start_of(await handler.connect(), head)
+        reader = Reader(self._feed, [handler.namespace], start)
         if state.error:
             log.info("handler is back", handler=handler.label)
         state.connected, state.error = True, ""
-        # A cache that was restored is further back than it was; questions wait for it again.
-        follower.position = reader.position
         # Also without rows the cursor is stored at once, lest a cache that fills now look warm and
         # without a cursor at the next start; and then now and then, which shows whether the cache
         # still is what it was and keeps the cursor of a quiet namespace above the floor.
@@ -247,13 +253,13 @@ class Delivery:
         state.resets += sum(a.cause is Cause.CURSOR for a in portion.arrivals)
         state.follower.reached(portion.upto)
 
-    def _start_of(self, resumption: Resumption) -> int:
+    def _start_of(self, resumption: Resumption, head: int) -> int:
         """A cache goes on from its cursor; without one it is at 0, or if empty at the head."""
         if resumption.cursor is not None:
             position = self._locate(resumption.cursor)
             if position is not None:
                 return position
-        return 0 if resumption.warm else self._feed.position
+        return 0 if resumption.warm else head
 
     def _acknowledging(self) -> Iterator[Follower]:
         for state in self.handlers:

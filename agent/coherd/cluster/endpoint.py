@@ -9,7 +9,15 @@ import trio
 from coherd import wire
 from coherd.errors import InvalidRequest, RpcFailed
 from coherd.model import Cause
-from coherd.net.peer import FetchPart, HaveReply, JoinReply, RootReply, StreamsPage
+from coherd.net.peer import (
+    PROTOCOL_MAX,
+    PROTOCOL_MIN,
+    FetchPart,
+    HaveReply,
+    JoinReply,
+    RootReply,
+    StreamsPage,
+)
 from coherd.replication.intervals import Intervals
 from coherd.replication.repair import Answer, answer
 
@@ -92,6 +100,12 @@ class Endpoint:
                 "FAILED_PRECONDITION",
                 f"this is cluster {self._cluster!r}, not {cluster!r}: check `cluster` and `join`",
             )
+        if member.protocol_min > PROTOCOL_MAX or member.protocol_max < PROTOCOL_MIN:
+            raise RpcFailed(
+                "FAILED_PRECONDITION",
+                f"this agent speaks protocol {PROTOCOL_MIN} to {PROTOCOL_MAX}, {member.name} speaks "
+                f"{member.protocol_min} to {member.protocol_max}: upgrade the older one",
+            )
         if member.name == self.me.name:
             if member.epoch != self.me.epoch:
                 raise _taken(self.me)
@@ -102,11 +116,19 @@ class Endpoint:
         self._roster.heard(member)
         self._membership.seen(member.name)
 
-    def take(self, parcels: Sequence[Parcel], applied: Callable[[], None]) -> None:
-        """Take rows that a peer spreads; call `applied` once they are, if the peer wants to know."""
-        namespaces = self._ingest.receive(((p.payload, p.age) for p in parcels), Cause.LINK)
-        if any(parcel.receipt for parcel in parcels):
-            self._delivery.ask(namespaces, applied)
+    def take(self, parcels: Sequence[Parcel], applied: Callable[[list[int]], None]) -> None:
+        """Take rows that a peer spreads; call `applied` with the parcels that it asks about once they are.
+
+        A parcel that can't be read is never said to be applied.
+        """
+        taken = self._ingest.receive(((p.payload, p.age) for p in parcels), Cause.LINK)
+        asked = {
+            parcel.sequence: namespace
+            for parcel, namespace in zip(parcels, taken, strict=True)
+            if parcel.receipt and namespace is not None
+        }
+        if asked:
+            self._delivery.ask(set(asked.values()), lambda: applied(list(asked)))
 
     def have(self, have: Have) -> HaveReply:
         """Take what changed at a peer."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from coherd.replication.replica import Replica
 
 TAIL_BYTES_MAX = 8 * 1024 * 1024
+TAIL_BYTES_LIMIT = 4 * TAIL_BYTES_MAX
+"""Bytes from which even arrivals that are not committed yet are given up: the disk stalls."""
 READ_BYTES_MAX = 256 * 1024
 """Payload bytes that a reader is given at once."""
 ROW_OVERHEAD_BYTES = 100
@@ -89,10 +91,6 @@ class Feed:
             self._trim()
         self._appended.unpark_all()
 
-    def wake(self) -> None:
-        """Wake the readers, that they look again at the floors."""
-        self._appended.unpark_all()
-
     async def wait(self, position: int) -> None:
         """Wait until there is something above `position`."""
         while self.position <= position:
@@ -117,10 +115,12 @@ class Feed:
                 stop += 1
             arrivals = [entry.arrival for entry in self._entries[at:stop]]
             return Portion(arrivals, arrivals[-1].last if arrivals else after)
+        start = self._start  # it may rise meanwhile, over what this reading did not see yet
         blocks = await self._journal.read(after, READ_BYTES_MAX)
-        arrivals = [arrival_of(block) for block in blocks]
-        # What the journal lacks between here and the tail was given up; the floors tell.
-        return Portion(arrivals, arrivals[-1].last if arrivals else max(after, self._start))
+        # Only up to the tail: above it the journal lacks what it refused, and the tail does not. What it
+        # lacks below was given up; the floors tell.
+        arrivals = [a for a in map(arrival_of, blocks) if a.last <= start]
+        return Portion(arrivals, arrivals[-1].last if arrivals else max(after, start))
 
     def resume(self, namespace: str, position: int) -> int | None:
         """Tell from where a reader may go on, or None when it must be reset."""
@@ -138,10 +138,11 @@ class Feed:
         for entry in self._entries:
             if self._bytes <= TAIL_BYTES_MAX // 2:
                 break
-            if entry.ticket == 0 or (closed and entry.ticket > committed):
-                self._replica.forget(entry.arrival)
-            elif entry.ticket > committed:
+            uncommitted = entry.ticket > committed
+            if uncommitted and not closed and self._bytes <= TAIL_BYTES_LIMIT:
                 break
+            if uncommitted or entry.ticket == 0:
+                self._replica.forget(entry.arrival)
             self._bytes -= entry.size
             gone += 1
         if gone:
@@ -167,6 +168,7 @@ class Reader:
         arrival that drops everything.
         """
         await self._feed.wait(self.position)
+        await trio.lowlevel.checkpoint()
         portion = await self._feed.read(self.position)
         # Looked at after reading: what was given up meanwhile is missing from the portion.
         resets = [name for name in sorted(self._namespaces) if self._must_reset(name)]

@@ -1,8 +1,7 @@
 """The one way in: rows of applications and of peers become arrivals.
 
-In one step, without waiting, new rows are numbered, entered in the ledger, queued for the journal, put in
-the feed and, when they were accepted here, handed to the links. Callers wait for the disk; peers,
-handlers and watchers do not.
+In one step, without waiting, new rows are numbered, entered in the ledger, queued for the journal and put
+in the feed. Callers wait for the disk; handlers and watchers do not.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from coherd.model import Batch, Cause, Effect, Lane, Origin, Position, Selector,
 from coherd.wire import decode_batch, encode_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from coherd.clock import Clock
     from coherd.replication.clock import HybridClock
@@ -66,6 +65,8 @@ class Ingest:
         self.counts: dict[str, NamespaceCounts] = {}
         self.malformed = 0
         """Payloads of peers that were dropped because they are not what they should be."""
+        self.on_gap: Callable[[], None] = lambda: None
+        """Called when rows show that others are missing."""
         self.changed: set[Stream] = set()
         """Streams whose numbers changed; taken by whoever tells peers."""
         self._repair = repair
@@ -165,23 +166,20 @@ class Ingest:
         while not self.has(stream, first, last):
             await self._arrived.park()
 
-    def receive(self, payloads: Iterable[tuple[bytes, float]], cause: Cause) -> set[str]:
+    def receive(self, payloads: Iterable[tuple[bytes, float]], cause: Cause) -> list[str | None]:
         """Take payloads of a peer, each with the age in seconds of its youngest row.
 
-        Gives the namespaces that they speak of, whether or not something was new.
+        Gives the namespace of each, whether or not something was new; None for one that was dropped
+        because it can't be read.
         """
         now, wall = self._clock.now(), self._clock.wall_ms()
+        read = [(payload, age, self._read(payload)) for payload, age in payloads]
+        had_gaps = self._repair.has_gaps
         arrivals: list[tuple[Arrival, bytes]] = []
-        namespaces: set[str] = set()
-        for payload, age in payloads:
-            try:
-                batch = decode_batch(payload)
-            except MalformedMessage as error:
-                self.malformed += 1
-                log.warning("payload dropped", error=str(error))
+        for payload, age, batch in read:
+            if batch is None:
                 continue
             self._stamps.observe(batch.stamp, wall)
-            namespaces.add(batch.stream.namespace)
             arrival = self.replica.receive(batch, now - age, cause)
             if arrival is not None:
                 whole = len(arrival.batch) == len(batch)
@@ -195,7 +193,17 @@ class Ingest:
             self._enter(arrivals)
             for arrival, _ in arrivals:
                 self.adopt(self._repair.touch(arrival.batch.stream))
-        return namespaces
+            if self._repair.has_gaps and not had_gaps:
+                self.on_gap()
+        return [None if batch is None else batch.stream.namespace for _, _, batch in read]
+
+    def _read(self, payload: bytes) -> Batch | None:
+        try:
+            return decode_batch(payload)
+        except MalformedMessage as error:
+            self.malformed += 1
+            log.warning("payload dropped", error=str(error))
+            return None
 
     def adopt(self, adoptions: Iterable[Adoption]) -> None:
         """Journal numbers that repair took into the vector without a row."""

@@ -1,7 +1,7 @@
 """One invalidation, from the application's call to the answer it waits for.
 
 Rows leave for peers, journal, handlers and watchers in one step; the caller waits for the disk, and then
-for as many others as it asked for. No answer ever hangs: at the timeout it says who is missing.
+for as many others as it asked for. For others it never hangs: at the timeout it says who is missing.
 """
 
 from __future__ import annotations

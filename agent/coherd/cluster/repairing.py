@@ -38,6 +38,7 @@ HAVE_REPEATS = 3
 """Successive Haves that carry a change: told once to two, one in eight would never hear of it."""
 HAVE_STREAMS_MAX = 1_000
 COMPARE_INTERVAL = 10.0
+COMPARE_STREAMS_MAX = 1_000_000
 RETRY_AFTER = 0.5
 """Seconds for which a member that failed to answer a fetch is left alone."""
 
@@ -74,6 +75,7 @@ class Repairing:
     def start(self) -> None:
         """Start the tasks."""
         self._membership.on_linked = self.compare_soon
+        self._ingest.on_gap = self.look
         self._nursery.start_soon(self._tell)
         self._nursery.start_soon(self._compare_now_and_then)
         self._nursery.start_soon(self._fetch_what_is_missing)
@@ -184,7 +186,7 @@ class Repairing:
         if not root.equal:
             differing = await peer.compare_buckets(me, vector.bucket_sums(shared))
             skip, more = 0, bool(differing)
-            while more:
+            while more and skip < COMPARE_STREAMS_MAX:
                 page = await peer.compare_streams(me, differing, skip)
                 self._repair.claim(name, page.streams)
                 skip += len(page.streams)

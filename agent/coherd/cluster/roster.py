@@ -53,12 +53,13 @@ class Roster:
         me: MemberInfo,
         known: Mapping[str, bytes],
         now: Callable[[], float],
-        store: Callable[[str, bytes], None],
+        store: Callable[[str, bytes], bool],
     ) -> None:
-        """`known` is what was stored last; `store(name, data)` keeps an entry."""
+        """`known` is what was stored last; `store(name, data)` keeps an entry, False when it can't now."""
         self.me = me
         self._now = now
-        self._store = store
+        self._store_now = store
+        self._unsaved: set[str] = set()
         self.members: dict[str, Member] = {}
         self.on_new: Callable[[str], None] = lambda _name: None
         """Called with the name of a member that was not known before."""
@@ -73,13 +74,13 @@ class Roster:
         member = self.members.get(info.name)
         if member is None:
             self.members[info.name] = Member(info, State.UNREACHABLE, self._now())
-            self._store(info.name, encode_entry(info))
+            self._store(info.name)
             self.on_new(info.name)
             return True
         if info.epoch < member.info.epoch or info == member.info:
             return False
         member.info = info
-        self._store(info.name, encode_entry(info))
+        self._store(info.name)
         return True
 
     def linked(self, name: str) -> None:
@@ -95,7 +96,9 @@ class Roster:
         member.lost_at = self._now()
 
     def check(self) -> None:
-        """Let members whose link has been broken for long become unreachable."""
+        """Let members whose link has been broken for long become unreachable; store what was not."""
+        for name in list(self._unsaved):
+            self._store(name)
         for member in self.members.values():
             if not member.is_linked and self._now() - member.lost_at >= UNREACHABLE_AFTER:
                 self._become(member, State.UNREACHABLE)
@@ -111,6 +114,11 @@ class Roster:
     def reachable(self) -> list[str]:
         """Give the names of the members with an open link."""
         return [name for name, member in self.members.items() if member.is_linked]
+
+    def _store(self, name: str) -> None:
+        self._unsaved.add(name)
+        if self._store_now(name, encode_entry(self.members[name].info)):
+            self._unsaved.discard(name)
 
     def _become(self, member: Member, state: State) -> None:
         if member.state is not state:

@@ -12,6 +12,7 @@ from collections import deque
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakValueDictionary
 
 import structlog
 import trio
@@ -65,7 +66,8 @@ class Link:
         self._bytes = 0
         self._waiting: deque[tuple[bytes, float, Receipt | None]] = deque()
         self._under_way: deque[_Sent] = deque()
-        self._receipts: dict[int, Receipt] = {}
+        self._receipts: WeakValueDictionary[int, Receipt] = WeakValueDictionary()
+        """By parcel; a receipt lives as long as somebody waits for it."""
         self._replied_at = 0.0
         self._beat_at = 0.0
         """When a heartbeat was sent that was not answered yet."""
@@ -157,8 +159,6 @@ class Link:
             receipt = self._receipts.get(sequence)
             if receipt is not None:
                 receipt.add(names)
-                if self.name in names:
-                    del self._receipts[sequence]
         while self._waiting and len(self._under_way) < MESSAGES_MAX:
             self._send()
 

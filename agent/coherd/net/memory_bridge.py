@@ -149,6 +149,8 @@ class _Stream:
                 await servicer(*arguments)
             except RpcFailed as error:
                 self.ours.failure = error
+            except (InvalidRequest, MalformedMessage) as error:
+                self.ours.failure = RpcFailed("INVALID_ARGUMENT", str(error))
             self.theirs.close()
 
     def break_off(self) -> None:
@@ -178,8 +180,9 @@ class _End:
     def send_nowait(self, message: Any) -> None:
         """Queue a message."""
         if self._network.carries(*self._way):
+            copy = type(message).FromString(message.SerializeToString())
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                self._outgoing.send_nowait(message)
+                self._outgoing.send_nowait(copy)
 
     async def send(self, message: Any) -> None:
         """Queue a message."""

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from coherd.errors import MalformedMessage, RpcFailed
+from coherd.model import EPOCH_MAX
 from coherd.net.bridge import Bridge, methods
 from coherd.net.peer import (
     FetchPart,
@@ -69,6 +70,8 @@ class GrpcPeer:
         reply = await self._call("Join", request, JOIN_TIMEOUT)
         with _peer_errors():
             members = [decode_member(member) for member in reply.members]
+            if reply.epoch > EPOCH_MAX:
+                raise MalformedMessage("an epoch beyond the year 2100")
             return JoinReply(decode_member(reply.me), members, reply.epoch)
 
     @asynccontextmanager

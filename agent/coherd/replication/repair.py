@@ -35,6 +35,8 @@ ASK_ROWS_MAX = 10_000
 """Numbers asked of one member at once."""
 REFUSALS_MAX = 3
 """Holders that are asked, beside the origin, before a hole counts as below the floor."""
+RETRY_AFTER_MAX = 5.0
+"""Longest time in seconds for which a member can say that it is busy."""
 TICK = 0.05
 """Seconds between two looks at open holes."""
 
@@ -72,6 +74,10 @@ def answer(state: StreamState | None, asked: Intervals, now: float) -> Answer:
     )
 
 
+NOTHING = Answer(Intervals(), Intervals(), Intervals(), 0.0, Intervals(), Intervals())
+"""What a holder says that does not speak of a stream."""
+
+
 class Ask(NamedTuple):
     """Numbers to fetch from one member."""
 
@@ -91,22 +97,26 @@ class Adoption(NamedTuple):
 class _Gap:
     """What is open of one stream."""
 
-    __slots__ = ("ages", "claims", "unclaimed", "unknown", "waiting", "young")
+    __slots__ = ("ages", "claims", "denied", "unclaimed", "unknown", "waiting")
 
     def __init__(self) -> None:
         self.claims: dict[str, Intervals] = {}
         """Per member the numbers that it says it has and that were missing then."""
         self.unknown: dict[str, Intervals] = {}
         """Per member the numbers that it answered unknown."""
-        self.young: dict[str, Intervals] = {}
-        """Per member the numbers that it answered blank and too young."""
+        self.denied: dict[str, Intervals] = {}
+        """Per member the numbers that it answered blank and too young, or did not answer."""
         self.waiting: list[tuple[Intervals, Intervals]] = []
         """Covers, and what must be in the vector before they may be."""
         self.ages = Aging()
         self.unclaimed = Aging()
 
     def refused(self, member: str) -> Intervals:
-        return self.unknown.get(member, Intervals()) | self.young.get(member, Intervals())
+        return self.unknown.get(member, Intervals()) | self.denied.get(member, Intervals())
+
+    def deny(self, member: str, numbers: Intervals) -> None:
+        if numbers:
+            self.denied[member] = self.denied.get(member, Intervals()) | numbers
 
     def covered(self) -> Intervals:
         result = Intervals()
@@ -186,6 +196,11 @@ class Repair:
             if (numbers := gap.claims.get(member))
         )
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether anything is open."""
+        return bool(self._gaps)
+
     def next_timer(self, now: float) -> float | None:
         """Say when to call `plan` again; None while nothing is open."""
         return now + TICK if self._gaps else None
@@ -249,10 +264,10 @@ class Repair:
             del self._flight[ask.member]
         adoptions: list[Adoption] = []
         for stream, wanted in ask.wanted.items():
-            reply = answers.get(stream)
             gap = self._gaps.get(stream)
-            if reply is None or gap is None:
+            if gap is None:
                 continue
+            reply = answers.get(stream, NOTHING)
             have = self._vector.state(stream).have
             self._take_covers(
                 gap, ask.member, (reply.covers & wanted) - have, reply.retained - have
@@ -263,7 +278,9 @@ class Repair:
                     self._adopt(stream, blank, Floor(blank.last, now - reply.blank_age))
                 )
             elif blank:
-                gap.young[ask.member] = gap.young.get(ask.member, Intervals()) | blank
+                gap.deny(ask.member, blank)
+            # What it neither brought nor spoke of it will not bring next time either.
+            gap.deny(ask.member, wanted - have - reply.covers - reply.blank - reply.unknown)
             if unknown := (reply.unknown & wanted) - have:
                 gap.unknown[ask.member] = gap.unknown.get(ask.member, Intervals()) | unknown
             adoptions += self._settle(stream, gap)
@@ -273,7 +290,7 @@ class Repair:
         """Note that the ask ended without an answer; `member` is left alone for `retry_after` s."""
         if self._flight.get(ask.member) is ask:
             del self._flight[ask.member]
-        self._not_before[ask.member] = now + retry_after
+        self._not_before[ask.member] = now + min(retry_after, RETRY_AFTER_MAX)
 
     def _take_covers(self, gap: _Gap, member: str, covers: Intervals, lacking: Intervals) -> None:
         """Let covers wait until everything that the holder retains is here, whoever brings it."""
@@ -345,7 +362,7 @@ class Repair:
         What nobody reachable claims is not among them: somebody may still tell of it.
         """
         once, twice, thrice = Intervals(), Intervals(), Intervals()
-        for member in gap.unknown.keys() | gap.young.keys():
+        for member in gap.unknown.keys() | gap.denied.keys():
             numbers = gap.refused(member)
             thrice.update(twice & numbers)
             twice.update(once & numbers)

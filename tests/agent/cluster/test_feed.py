@@ -100,6 +100,31 @@ async def test_rows_that_the_journal_refused_are_given_up_and_late_readers_are_r
     assert late.position == 61
 
 
+async def test_a_reader_behind_the_tail_does_not_skip_what_the_journal_refused(
+    small_tail: None,
+) -> None:
+    parts = Parts()
+    late = Reader(parts.feed, {"shop"}, 0)
+    for key in KEYS[:20]:
+        parts.accept(key)
+        await trio.testing.wait_all_tasks_blocked()
+    assert parts.feed._start > 0
+    other = Parts()
+    other.ingest.begin_life(8)
+    other.accept(b"refused")
+    other.accept(b"taken")
+    refused, taken = (entry.payload for entry in other.feed._entries)
+    size, parts.journal._queue_bytes_max = parts.journal._queue_bytes_max, 0
+    parts.journal._bytes += 1  # something waits, so the queue is full
+    parts.ingest.receive([(refused, 0.0)], Cause.LINK)
+    parts.journal._bytes -= 1
+    parts.journal._queue_bytes_max = size
+    parts.ingest.receive([(taken, 0.0)], Cause.LINK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert parts.feed._entries[-2].ticket == 0
+    assert await parts.read(late, 22) == [*KEYS[:20], b"refused", b"taken"]
+
+
 async def test_a_reader_below_a_floor_goes_on_when_what_was_forgotten_is_old(
     small_tail: None,
 ) -> None:

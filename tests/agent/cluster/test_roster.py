@@ -15,7 +15,12 @@ OTHER = MemberInfo("other", 5, "other:1", "r")
 
 def roster(known: dict[str, bytes] | None = None) -> tuple[Roster, ManualClock, dict[str, bytes]]:
     clock, stored = ManualClock(), {} if known is None else known
-    return Roster(ME, dict(stored), clock.now, stored.__setitem__), clock, stored
+
+    def store(name: str, data: bytes) -> bool:
+        stored[name] = data
+        return True
+
+    return Roster(ME, dict(stored), clock.now, store), clock, stored
 
 
 def test_a_later_life_replaces_an_earlier_one_and_never_the_other_way_round() -> None:
@@ -57,6 +62,21 @@ def test_who_holds_a_namespace_is_what_it_says() -> None:
     members.heard(replace(OTHER, namespaces=("billing",)))
     assert [m.info.name for m in members.holders("billing")] == ["other"]
     assert not list(members.holders("shop"))
+
+
+def test_a_member_that_could_not_be_stored_is_stored_later() -> None:
+    answers = [False, False, True]
+    asked: list[str] = []
+
+    def store(name: str, _data: bytes) -> bool:
+        asked.append(name)
+        return answers.pop(0)
+
+    members = Roster(ME, {}, ManualClock().now, store)
+    members.heard(OTHER)
+    for _ in range(4):
+        members.check()
+    assert asked == ["other"] * 3
 
 
 class TestFreshness:

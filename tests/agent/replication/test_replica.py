@@ -230,6 +230,17 @@ class TestRepair:
         repair.resets(9.1, members)
         assert repair.resets(15.0, members) == [("shop", Cause.BELOW_FLOOR)]
 
+    def test_a_holder_that_never_brings_what_it_claims_is_not_asked_for_ever(self) -> None:
+        repair = self.repair([(1, 3), (5, 5)])
+        repair.claim("a", [(self.stream, Intervals([(1, 5)]))])
+        repair.plan(0.0, ["a"])
+        (ask,) = repair.plan(0.2, ["a"])
+        repair.answered(ask, {}, 0.2)
+        repair.claim("a", [(self.stream, Intervals([(1, 5)]))])
+        assert repair.plan(0.4, ["a"]) == []
+        repair.resets(0.4, ["a"])
+        assert repair.resets(6.0, ["a"]) == [("shop", Cause.BELOW_FLOOR)]
+
     def test_too_many_missing_rows_are_not_replayed(self) -> None:
         repair = self.repair([])
         repair.claim("b", [(self.stream, Intervals([(1, 1_000_001)]))])

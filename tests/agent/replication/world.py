@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 from coherd.model import Cause, Effect, Lane, Origin, Stream
 from coherd.replication import ledger, repair, retention
@@ -176,8 +177,12 @@ class World:
 
     def repair(self) -> None:
         member = self.random.choice(self.members)
-        for ask in member.repair.plan(self.now, self.reachable(member)):
+        with patch.object(repair, "ASK_ROWS_MAX", self.random.choice([2, 10_000])):
+            asks = member.repair.plan(self.now, self.reachable(member))
+        for ask in asks:
             server = self.by_name[ask.member]
+            if self.random.random() < 0.1:  # somebody else answers there, who may never have had it
+                server = self.random.choice(self.members)
             answers, arrivals = {}, []
             for stream, wanted in ask.wanted.items():
                 reply = repair.answer(server.replica.vector.get(stream), wanted, self.now)
@@ -215,10 +220,10 @@ class World:
             member.repair.failed(ask, self.now, 0.0)
             return
         for arrival in arrivals:
-            if self.random.random() < 0.9:
-                member.apply(
-                    member.replica.receive(arrival.batch, arrival.accepted_at, Cause.REPAIR)
-                )
+            if self.random.random() < 0.05:  # cut short: what came is kept, the answer is not
+                member.repair.failed(ask, self.now, 0.0)
+                return
+            member.apply(member.replica.receive(arrival.batch, arrival.accepted_at, Cause.REPAIR))
         member.repair.answered(ask, answers, self.now)
 
     # ---------------------------------------------------------------- what must hold
