@@ -59,8 +59,9 @@ class AdminService:
         yield encode_seen(agent.roster.me, None, now)
         for _, member in sorted(agent.roster.members.items()):
             links = agent.spreading.links.get(member.info.name)
-            member.round_trip = links[1].round_trip if links else 0.0
-            yield encode_seen(member.info, member, now)
+            seen = encode_seen(member.info, member, now)
+            seen.round_trip_us = int(links[1].round_trip * 1e6) if links else 0
+            yield seen
 
     def _namespaces(self, now: float) -> Iterator[pb.NamespaceStatus]:
         agent = self._agent

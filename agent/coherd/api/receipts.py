@@ -58,7 +58,6 @@ def encode_seen(info: MemberInfo, member: Member | None, now: float) -> types_pb
     seen.state = STATES[member.state] if member else types_pb2.MEMBER_STATE_ALIVE
     if member:
         seen.state_age_ms = int((now - member.since) * 1000)
-        seen.round_trip_us = int(member.round_trip * 1e6)
     return seen
 
 

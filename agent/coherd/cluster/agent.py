@@ -152,7 +152,7 @@ class Agent:
     def reasons(self) -> list[str]:
         """Say, a sentence each, why this agent cannot vouch for the caches of its host."""
         reasons = []
-        if error := self.journal.statistics().error:
+        if error := self.journal.error:
             reasons.append(f"the journal is closed: {error}")
         if self.freshness.is_catching_up:
             if self.membership.has_seeds and not self.membership.seed_answered:

@@ -139,7 +139,7 @@ class Endpoint:
         reply = HaveReply(
             self._repairing.is_quiet, self._repairing.sum(name), self._freshness.is_catching_up
         )
-        self._repairing.heard_sum(name, HaveReply(False, have.sum, have.catching_up))
+        self._repairing.heard_sum(name, have.sum, catching_up=have.catching_up)
         return reply
 
     def compare_roots(self, sender: Origin, root: int) -> RootReply:

@@ -134,7 +134,7 @@ class Feed:
         """Let the oldest half of the tail go, as far as it is committed or was refused."""
         gone = 0
         committed = self._journal.committed_ticket
-        closed = bool(self._journal.statistics().error)
+        closed = bool(self._journal.error)
         for entry in self._entries:
             if self._bytes <= TAIL_BYTES_MAX // 2:
                 break

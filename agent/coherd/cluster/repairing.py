@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from coherd.cluster.membership import Membership
     from coherd.cluster.roster import Roster
     from coherd.model import Stream
-    from coherd.net.peer import HaveReply, Peer
+    from coherd.net.peer import Peer
     from coherd.replication.freshness import Freshness
     from coherd.replication.repair import Ask, Repair
 
@@ -139,14 +139,14 @@ class Repairing:
         except RpcFailed as error:
             log.debug("have failed", member=name, error=str(error))
             return
-        self.heard_sum(name, reply)
+        self.heard_sum(name, reply.sum, catching_up=reply.catching_up)
         if not have.changes and reply.quiet and self.is_quiet and reply.sum != self.sum(name):
             self.compare_soon(name)
 
-    def heard_sum(self, name: str, reply: HaveReply) -> None:
+    def heard_sum(self, name: str, theirs: int, *, catching_up: bool) -> None:
         """Compare a member's sum with ours: when equal, that is a completed sync."""
-        if name in self._roster.members and reply.sum == self.sum(name):
-            self._synced(name, reply.catching_up)
+        if name in self._roster.members and theirs == self.sum(name):
+            self._synced(name, catching_up)
 
     def _synced(self, name: str, catching_up: bool) -> None:
         was = self._freshness.is_catching_up

@@ -41,8 +41,6 @@ class Member:
     is_linked: bool = False
     lost_at: float = 0.0
     """Running time at which the link broke."""
-    round_trip: float = 0.0
-    """Seconds; 0 while unknown."""
 
 
 class Roster:

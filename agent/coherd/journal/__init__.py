@@ -125,6 +125,10 @@ class Journal(Protocol):
         """Raise what `append_nowait` would raise for the largest write of one request."""
 
     @property
+    def error(self) -> str:
+        """Why it is closed; empty while it is open."""
+
+    @property
     def committed_ticket(self) -> int:
         """The last ticket that is durable."""
 

@@ -134,6 +134,11 @@ class BaseJournal(ABC):
             )
 
     @property
+    def error(self) -> str:
+        """Why it is closed; empty while it is open."""
+        return self._error
+
+    @property
     def committed_ticket(self) -> int:
         """The last ticket that is durable."""
         return self._durable

@@ -11,9 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-FILE_NAME = "journal.db"
-"""What the journal is called in the data directory."""
-
 APPLICATION_ID = 0x636F6864
 """SQLite's application_id of a journal: "cohd"."""
 
