@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: venv demo test check bench test-servers format proto
+.PHONY: venv demo test test-slow check bench test-servers format proto
 
 venv: $(STAMP)
 
@@ -24,6 +24,10 @@ demo: venv
 
 test: venv test-servers
 	@$(BIN)/python -m pytest
+
+# Minutes rather than seconds: two hundred kills, ten million keys, a fuzzer.
+test-slow: venv test-servers
+	@$(BIN)/python -m pytest -m slow
 
 check: venv
 	@$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 from contextlib import contextmanager
@@ -23,11 +24,13 @@ from coherd.api.peer_service import PeerService
 from coherd.api.services import ADMIN, CACHE, PEER
 from coherd.clock import BootClock
 from coherd.cluster.agent import Agent, draw_epoch
+from coherd.cluster.lateness import Lateness
 from coherd.data_dir import JOURNAL_NAME, locked
 from coherd.errors import StartRefused
 from coherd.handlers.redis import RedisHandler
 from coherd.journal import Durability
 from coherd.journal.sqlite import open_journal, read_boot_id
+from coherd.limits import REQUEST_BYTES_MAX
 from coherd.local_socket import make_room, private_mode
 from coherd.net.bridge import open_bridge
 from coherd.net.peer import MemberInfo
@@ -36,6 +39,7 @@ from coherd.net.peer_client import GrpcPeer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from coherd.api.http_server import HttpServer
     from coherd.config import AgentConfig
     from coherd.handlers import Handler
     from coherd.journal import Journal
@@ -45,6 +49,8 @@ log = structlog.get_logger("coherd.daemon")
 
 STOP_TIMEOUT = 4.5
 """Seconds after which a stop that hangs is ended by force."""
+FILES_MIN = 256
+"""Open files that an agent must be allowed."""
 STOP_GRACE = 1.5
 """Seconds that running calls are given."""
 
@@ -60,6 +66,7 @@ async def run(
     `handlers` are applied beside those of the configuration. `started` is called once it answers.
     Raises StartRefused.
     """
+    _check_open_files()
     with _stop_signals() as stop, locked(config.data_dir, config.name):
         journal = open_journal(
             config.data_dir / JOURNAL_NAME,
@@ -73,12 +80,18 @@ async def run(
             async with open_bridge() as bridge, trio.open_nursery() as nursery:
                 agent = _build(config, journal, bridge, nursery)
                 agent.serve([*_handlers(config), *handlers])
-                servers = [await _serve_peers(agent, bridge), await _serve_local(agent, bridge)]
+                servers: list[Server | HttpServer] = [
+                    *await _serve_http(agent, nursery),
+                    await _serve_peers(agent, bridge),
+                    await _serve_local(agent, bridge),
+                ]
                 agent.start()
                 _log_start(agent)
+                agent.membership.on_left = lambda: signal.raise_signal(signal.SIGTERM)
                 started(agent)
                 await stop.wait()
                 log.info("stopping")
+                await agent.membership.tell_stop()
                 async with trio.open_nursery() as stopping:
                     for server in servers:
                         stopping.start_soon(server.stop, STOP_GRACE)
@@ -87,6 +100,15 @@ async def run(
             with trio.CancelScope(shield=True):
                 await journal.aclose()
     log.info("stopped")
+
+
+def _check_open_files() -> None:
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed < FILES_MIN:
+        raise StartRefused(
+            f"only {allowed} open files are allowed: allow {FILES_MIN} or more with `ulimit -n`, or "
+            "with LimitNOFILE of the service"
+        )
 
 
 @contextmanager
@@ -146,16 +168,17 @@ def _build(config: AgentConfig, journal: Journal, bridge: Bridge, nursery: trio.
     )
 
     def dial(address: str) -> GrpcPeer:
-        return GrpcPeer(bridge, address, config.cluster)
+        return GrpcPeer(bridge, address, config.cluster, agent.count_refused)
 
-    return Agent(config, me, journal, clock, SystemRandom(), dial, nursery)
+    agent = Agent(config, me, journal, clock, SystemRandom(), dial, nursery)
+    return agent
 
 
 async def _serve_peers(agent: Agent, bridge: Bridge) -> Server:
     config = agent.config
     services = [(PEER, PeerService(agent.endpoint))]
     try:
-        server = await bridge.serve(services, [str(config.listen)])
+        server = await bridge.serve(services, [str(config.listen)], refused=agent.count_refused)
     except OSError as error:
         raise StartRefused(f"{error.strerror} Set `listen` to an address that is free") from None
     if not config.listen.port and config.advertise is None:
@@ -177,9 +200,31 @@ async def _serve_local(agent: Agent, bridge: Bridge) -> Server:
             make_room(Path(address.removeprefix("unix:")))
     try:
         with private_mode():
-            return await bridge.serve(services, addresses)
+            return await bridge.serve(
+                services,
+                addresses,
+                message_bytes_max=REQUEST_BYTES_MAX,
+                refused=agent.count_refused,
+            )
     except OSError as error:
         raise StartRefused(f"{error.strerror} Set `local` to an address that is free") from None
+
+
+async def _serve_http(agent: Agent, nursery: trio.Nursery) -> list[HttpServer]:
+    if agent.config.http is None:
+        return []
+    from coherd.api.http_app import http_app
+    from coherd.api.http_server import HttpServer, listen
+    from coherd.api.metrics import Exporter
+
+    lateness = Lateness()
+    exporter = Exporter(agent, lateness)
+    listeners, address = await listen(agent.config.http)
+    server = HttpServer(http_app(agent, exporter.read, address), listeners)
+    nursery.start_soon(lateness.run)
+    nursery.start_soon(server.run)
+    log.info("http", address=str(address))
+    return [server]
 
 
 def _handlers(config: AgentConfig) -> list[Handler]:

@@ -54,7 +54,17 @@ class MalformedMessage(CoherdError):
 
 
 class JournalDamaged(CoherdError):
-    """Stored bytes are not what was written."""
+    """Stored bytes are not what was written.
+
+    Blocks of `namespace` (None: of any) that lie within `positions` (first and last) are gone.
+    """
+
+    def __init__(
+        self, message: str, namespace: str | None = None, positions: tuple[int, int] = (0, 0)
+    ) -> None:
+        super().__init__(message)
+        self.namespace = namespace
+        self.positions = positions
 
 
 class HandlerFailed(CoherdError):

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from coherd.limits import LOG_TEXT_MAX
+
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from typing import Any
-
-TEXT_MAX = 1024
-"""Characters of one value."""
 
 
 def configure(level: str = "info", *, json: bool | None = None) -> None:
@@ -54,5 +53,5 @@ def escape(
 
 def printable(text: str) -> str:
     """Give `text` with everything unprintable as an escape."""
-    text = text if len(text) <= TEXT_MAX else text[:TEXT_MAX] + "…"
+    text = text if len(text) <= LOG_TEXT_MAX else text[:LOG_TEXT_MAX] + "…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

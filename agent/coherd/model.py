@@ -13,23 +13,16 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-SELECTOR_BYTES_MAX = 1024
-"""Longest key, tag or prefix, in bytes."""
+from coherd.limits import EPOCH_MAX, NAME_MAX, NAMESPACE_MAX, NUMBER_MAX
 
-REASON_MAX = 256
-"""Longest reason of an invalidation, in characters."""
-
-NAMESPACE_PATTERN = re.compile(r"[a-z0-9._-]{1,64}")
+NAMESPACE_PATTERN = re.compile(rf"[a-z0-9._-]{{1,{NAMESPACE_MAX}}}")
 """What a namespace may be called; matched whole."""
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+EVERY_NAMESPACE = "*"
+"""Stands for all namespaces where one is named; no namespace can be called so."""
+
+NAME_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_MAX - 1}}}")
 """What an agent, a cluster or a region may be called; matched whole."""
-
-NUMBER_MAX = 2**63 - 1
-"""Highest number of a stream, position and version: what SQLite's INTEGER holds."""
-
-EPOCH_MAX = 4_102_444_800_000
-"""Milliseconds of the year 2100: an epoch beyond it is refused."""
 
 
 class Lane(IntEnum):
@@ -173,6 +166,8 @@ class Cause(StrEnum):
     """Reset: nobody reachable has the missing rows."""
     TOO_FAR_BEHIND = "too-far-behind"
     """Reset: more rows are missing than a replay is worth."""
+    POWER_LOSS = "power-loss"
+    """Reset: a loss of power or damage may have taken rows, and nobody was there who has them."""
     CURSOR = "cursor"
     """Reset of one reader: its cursor lies below what is still known."""
 

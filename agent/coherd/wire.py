@@ -13,18 +13,24 @@ follow it without a gap and the distance from there to the next range.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from coherd.errors import MalformedMessage
-from coherd.model import (
+from coherd.limits import (
+    BATCH_RANGES_MAX,
+    BATCH_ROWS_MAX,
     EPOCH_MAX,
-    NAME_PATTERN,
-    NAMESPACE_PATTERN,
     NUMBER_MAX,
+    PAYLOAD_BYTES_MAX,
     REASON_MAX,
     SELECTOR_BYTES_MAX,
+)
+from coherd.model import (
+    NAME_PATTERN,
+    NAMESPACE_PATTERN,
     Batch,
     Effect,
     Kind,
@@ -41,13 +47,12 @@ if TYPE_CHECKING:
     from coherd.model import Range
 
 PAYLOAD_VERSION = 1
-BATCH_ROWS_MAX = 1_000
-"""Rows of one batch."""
-PAYLOAD_BYTES_MAX = 2 * 1024 * 1024
-"""Bytes of one payload: a batch of 1 MiB and its frame."""
-RANGES_MAX = 1_000_000
-"""Ranges of one set of numbers."""
-_KINDS = frozenset(Kind)
+_FIELDS = 11
+_KINDS = frozenset(map(int, Kind))
+_EFFECTS = {int(effect): effect for effect in Effect}
+_LANES = {int(lane): lane for lane in Lane}
+_WHOLE = int(Kind.NAMESPACE)
+_NIL = 0xC0
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -82,29 +87,46 @@ def decode_batch(payload: bytes) -> Batch:
 
 
 def _decode_batch(payload: bytes) -> Batch:
-    if len(payload) > PAYLOAD_BYTES_MAX:
-        raise MalformedMessage(f"a payload of {len(payload)} bytes")
-    fields = msgpack.unpackb(payload, use_list=True, strict_map_key=True)
-    version, namespace, name, epoch, lane, effect, stamp, *columns = fields[:11]
-    ranges, selectors, versions, reason = columns
+    size = len(payload)
+    if size > PAYLOAD_BYTES_MAX:
+        raise MalformedMessage(f"a payload of {size} bytes")
+    # Element by element: only the lists that are due are made, and only once their length is known. A
+    # few bytes can claim lists in lists in lists, each of the greatest length.
+    reader = msgpack.Unpacker(
+        read_size=size, max_buffer_size=size, max_array_len=0, max_map_len=0, max_ext_len=0
+    )
+    reader.feed(payload)
+    fields = reader.read_array_header()
+    version, namespace, name, epoch, lane, effect, stamp = islice(reader, 7)
     if type(version) is not int or version < 1:
         raise MalformedMessage("a payload without a version")
-    origin = decode_origin(name, epoch)
-    stream = decode_stream(namespace, origin, lane)
-    numbers = decode_ranges(ranges)
-    if not isinstance(selectors, list) or not 1 <= len(selectors) <= BATCH_ROWS_MAX:
-        raise MalformedMessage("a payload without rows or with too many")
+    stream = decode_stream(namespace, decode_origin(name, epoch), lane)
+    if type(effect) is not int or effect not in _EFFECTS:
+        raise MalformedMessage("an unknown effect")
+    _integer(stamp, STAMP_MAX, "stamp")
+    numbers = decode_ranges(_list(reader, 2 * BATCH_RANGES_MAX))
+    selectors = _list(reader, BATCH_ROWS_MAX)
     check_selectors(selectors)
     if sum(high - low + 1 for low, high in numbers) != len(selectors):
         raise MalformedMessage("as many numbers as rows are due")
-    if type(effect) is not int or effect not in {Effect.DROP, Effect.STALE}:
-        raise MalformedMessage("an unknown effect")
-    _integer(stamp, STAMP_MAX, "stamp")
+    versions = reader.unpack() if payload[reader.tell()] == _NIL else _list(reader, BATCH_ROWS_MAX)
     if versions is not None:
         _check_versions(versions, len(selectors))
+    reason = reader.unpack()
     if not isinstance(reason, str) or len(reason) > REASON_MAX:
         raise MalformedMessage("an illegal reason")
-    return Batch(stream, numbers, selectors, Effect(effect), versions, stamp, reason)
+    for _ in range(fields - _FIELDS):  # what later versions append
+        reader.skip()
+    if fields < _FIELDS or reader.tell() != size:
+        raise MalformedMessage("a payload with too few fields, or with something after them")
+    return Batch(stream, numbers, selectors, _EFFECTS[effect], versions, stamp, reason)
+
+
+def _list(reader: Any, longest: int) -> list[Any]:
+    length = reader.read_array_header()
+    if length > longest:
+        raise MalformedMessage(f"a list of {length}: at most {longest} are due")
+    return list(islice(reader, length))
 
 
 def decode_origin(name: Any, epoch: Any) -> Origin:
@@ -118,9 +140,9 @@ def decode_stream(namespace: Any, origin: Origin, lane: Any) -> Stream:
     """Check a namespace and a lane. Raises MalformedMessage."""
     if not isinstance(namespace, str) or not NAMESPACE_PATTERN.fullmatch(namespace):
         raise MalformedMessage("an illegal namespace")
-    if type(lane) is not int or lane not in {1, 2, 3}:
+    if type(lane) is not int or lane not in _LANES:
         raise MalformedMessage("an unknown lane")
-    return Stream(namespace, origin, Lane(lane))
+    return Stream(namespace, origin, _LANES[lane])
 
 
 def check_selectors(selectors: Sequence[Any]) -> None:
@@ -128,15 +150,16 @@ def check_selectors(selectors: Sequence[Any]) -> None:
     for selector in selectors:
         if type(selector) is not bytes or not 1 <= len(selector) <= SELECTOR_BYTES_MAX + 1:
             raise MalformedMessage("an illegal selector")
-        if selector[0] not in _KINDS or (len(selector) == 1) != (selector[0] == Kind.NAMESPACE):
+        kind = selector[0]
+        if kind not in _KINDS or (len(selector) == 1) != (kind == _WHOLE):
             raise MalformedMessage("an illegal selector")
 
 
-def _check_versions(versions: Any, rows: int) -> None:
-    if not isinstance(versions, list) or len(versions) != rows:
+def _check_versions(versions: Sequence[Any], rows: int) -> None:
+    if len(versions) != rows or set(map(type, versions)) != {int}:
         raise MalformedMessage("as many versions as rows are due")
-    for each in versions:
-        _integer(each, NUMBER_MAX, "version")
+    if min(versions) < 0 or max(versions) > NUMBER_MAX:
+        raise MalformedMessage("an illegal version")
 
 
 def encode_ranges(ranges: Iterable[Range]) -> list[int]:
@@ -149,22 +172,22 @@ def encode_ranges(ranges: Iterable[Range]) -> list[int]:
     return result
 
 
-def decode_ranges(flat: Any) -> tuple[Range, ...]:
+def decode_ranges(flat: Sequence[Any]) -> tuple[Range, ...]:
     """Read what `encode_ranges` wrote. Raises MalformedMessage unless ascending and disjoint."""
-    if not isinstance(flat, list) or not flat or len(flat) % 2 or len(flat) > 2 * RANGES_MAX:
+    if not flat or len(flat) % 2:
         raise MalformedMessage("an illegal set of numbers")
     result: list[Range] = []
-    end = 0
-    for i in range(0, len(flat), 2):
-        gap, run = flat[i], flat[i + 1]
-        # Two ranges that touch would be one.
-        _integer(gap, NUMBER_MAX, "number", least=1 if i == 0 else 2)
-        _integer(run, NUMBER_MAX, "number")
+    end, least = 0, 1
+    for at in range(0, len(flat), 2):
+        gap, run = flat[at], flat[at + 1]
+        if type(gap) is not int or type(run) is not int or gap < least or run < 0:
+            raise MalformedMessage("an illegal set of numbers")
         low = end + gap
         end = low + run
-        if end > NUMBER_MAX:
-            raise MalformedMessage("a number beyond the greatest")
+        least = 2  # two ranges that touch would be one
         result.append((low, end))
+    if end > NUMBER_MAX:
+        raise MalformedMessage("a number beyond the greatest")
     return tuple(result)
 
 
@@ -176,7 +199,7 @@ def encode_numbers(numbers: Intervals) -> list[int]:
 def decode_numbers(flat: Iterable[int]) -> Intervals:
     """Read a set of numbers, which may be empty. Raises MalformedMessage."""
     ranges = list(flat)
-    return Intervals(decode_ranges(ranges)) if ranges else Intervals()
+    return Intervals.ascending(decode_ranges(ranges)) if ranges else Intervals()
 
 
 def _integer(value: Any, greatest: int, what: str, least: int = 0) -> int:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coherd.errors import MalformedMessage
+from coherd.limits import BATCH_ROWS_MAX
 from coherd.model import EVERYTHING, Batch, Effect, Lane, Origin, Stream
 from coherd.replication.intervals import Intervals
 from coherd.wire import (
-    BATCH_ROWS_MAX,
     decode_batch,
     decode_numbers,
     decode_ranges,

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,11 @@ class AgentProcess:
         self.cluster = "test"
         self.data = self.folder / "data"
         self.seeds: list[str] = []
+        self.wrapper: list[str] = []
+        """A command that becomes the agent."""
         self.local = ""
+        self.http = ""
+        """An address, to be set before it starts; off, lest agents of other tests be in its way."""
         self._channel: grpc.Channel | None = None
         self._log_before = 0
 
@@ -60,7 +65,8 @@ class AgentProcess:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "coherd", "agent", "--config", str(self.config)]
+        own = [sys.executable, "-m", "coherd", "agent", "--config", str(self.config)]
+        return [*self.wrapper, *own]
 
     def write_config(self) -> None:
         seeds = ", ".join(f'"{seed}"' for seed in self.seeds)
@@ -68,7 +74,7 @@ class AgentProcess:
         self.config.write_text(
             f'name = "{self.name}"\ncluster = "{self.cluster}"\nlisten = "127.0.0.1:{self.port}"\n'
             f'{advertise}\njoin = [{seeds}]\ndata_dir = "{self.data}"\n'
-            f'local = ["{self.local or f"unix:{self.socket}"}"]\nhttp = ""\n{self.settings}\n'
+            f'local = ["{self.local or f"unix:{self.socket}"}"]\nhttp = "{self.http}"\n{self.settings}\n'
         )
 
     def spawn(self) -> None:
@@ -185,6 +191,14 @@ class AgentProcess:
         status = self.status()
         return status.ready and status.members_alive == alive
 
+    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+        """Ask over HTTP: give the status and the body."""
+        connection = HTTPConnection(self.http, timeout=10)
+        with closing(connection):
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+
     def watch(self, requests: Iterator[cache.WatchRequest]) -> Any:
         return cache_grpc.CacheServiceStub(self.channel).Watch(requests)
 
@@ -201,6 +215,7 @@ def cluster(
     settings: dict[str, str] | None = None,
     *,
     proxies: bool = False,
+    http: bool = False,
 ) -> Iterator[list[AgentProcess]]:
     """Run agents that know each other; give them once everybody is ready and sees everybody.
 
@@ -210,6 +225,8 @@ def cluster(
     try:
         for name in names:
             agent = AgentProcess(folder, name, (settings or {}).get(name, ""), None)
+            if http:
+                agent.http = f"127.0.0.1:{free_port()}"
             if proxies:
                 agent.proxy = Proxy(agent.port, agents)
             agents.append(agent)

@@ -8,13 +8,27 @@ nothing is closed, as on a link that drops every packet.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from servers import free_port
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""For SO_LINGER: a close throws away what waits, and the other end sees a reset."""
+
+
+class Connection(NamedTuple):
+    """One connection through the proxy."""
+
+    name: str
+    """Who opened it."""
+    writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]
+    pumps: tuple[asyncio.Task[None], asyncio.Task[None]]
 
 
 class Proxy:
@@ -22,10 +36,14 @@ class Proxy:
 
     def __init__(self, target: int, agents: Sequence[Any]) -> None:
         self.port = free_port()
-        self._target = target
+        self.target = target
+        """The port that new connections are forwarded to."""
         self._agents = agents
-        self._cut: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._deaf: set[str] = set()
+        """Whose bytes are swallowed on the way here."""
+        self._mute: set[str] = set()
+        """For whom the answers are swallowed."""
+        self._connections: set[Connection] = set()
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
@@ -33,19 +51,41 @@ class Proxy:
         self._thread.start()
         self._ready.wait(10)
 
-    def cut(self, names: Sequence[str]) -> None:
-        """Swallow what these agents send here, and what they are answered."""
-        self._loop.call_soon_threadsafe(self._cut.update, names)
+    def cut(self, names: Sequence[str], *, inward: bool = True, outward: bool = True) -> None:
+        """Swallow what these agents send here (inward), and what they are answered (outward)."""
 
-    def heal(self) -> None:
-        """Forward again what comes from now on; broken connections stay broken."""
+        def cut() -> None:
+            self._deaf.update(names if inward else ())
+            self._mute.update(names if outward else ())
+
+        self._loop.call_soon_threadsafe(cut)
+
+    def heal(self, names: Collection[str] | None = None) -> None:
+        """Forward again what comes from now on, of these agents or of all; what was open is closed."""
 
         def heal() -> None:
-            self._cut.clear()
-            for task in self._tasks:
-                task.cancel()
+            for cut in (self._deaf, self._mute):
+                cut.intersection_update(() if names is None else cut - set(names))
+            for connection in self._of(names):
+                for pump in connection.pumps:
+                    pump.cancel()
 
         self._loop.call_soon_threadsafe(heal)
+
+    def reset(self, names: Collection[str]) -> None:
+        """Break the connections of these agents; they may open others at once."""
+
+        def reset() -> None:
+            for connection in self._of(names):
+                for writer in connection.writers:
+                    opened = writer.get_extra_info("socket")
+                    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                    writer.transport.abort()
+
+        self._loop.call_soon_threadsafe(reset)
+
+    def _of(self, names: Collection[str] | None) -> list[Connection]:
+        return [each for each in self._connections if names is None or each.name in names]
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
@@ -58,35 +98,38 @@ class Proxy:
             self._ready.set()
             await self._stop.wait()
             server.close()
-            for task in self._tasks:
-                task.cancel()
+            for connection in self._connections:
+                for pump in connection.pumps:
+                    pump.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         name = self._owner(writer.get_extra_info("peername")[1])
         try:
-            target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.close()
             return
-        pumps = [
-            asyncio.ensure_future(self._pump(name, reader, target_writer)),
-            asyncio.ensure_future(self._pump(name, target_reader, writer)),
-        ]
-        self._tasks.update(pumps)
+        pumps = (
+            asyncio.ensure_future(self._pump(name, self._deaf, reader, target_writer)),
+            asyncio.ensure_future(self._pump(name, self._mute, target_reader, writer)),
+        )
+        connection = Connection(name, (writer, target_writer), pumps)
+        self._connections.add(connection)
         with suppress(asyncio.CancelledError):
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        self._connections.discard(connection)
         for pump in pumps:
             pump.cancel()
-            self._tasks.discard(pump)
         for each in (writer, target_writer):
             each.close()
 
+    @staticmethod
     async def _pump(
-        self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        name: str, cut: set[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if name in self._cut:
+                if name in cut:
                     continue
                 writer.write(data)
                 await writer.drain()

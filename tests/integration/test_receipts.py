@@ -80,6 +80,17 @@ def test_a_number_of_members_is_enough_or_is_not(frozen: Hosts) -> None:
         assert [missing.name for missing in many.missing] == ["cache-3"]
 
 
+def test_a_host_whose_cache_hangs_never_counts_and_does_once_it_goes_on(frozen: Hosts) -> None:
+    (one, _, three), server = frozen
+    with redis.Redis(port=server.port) as client:
+        receipt = one.invalidate(keys=[b"hangs"], wait=cache.WAIT_MEMBERS, members=3, timeout=0.5)
+        for agent in (one, three):
+            assert "cache-3" not in agent.receipt(receipt.dots, timeout=0.3).applied
+        server.thaw()
+        assert list(one.receipt(receipt.dots, timeout=20).applied) == NAMES
+        assert not client.exists("shop:hangs")
+
+
 def test_more_members_than_there_are_is_answered_and_not_complete(hosts: Hosts) -> None:
     (one, _, _), _ = hosts
     receipt = one.invalidate(keys=[b"a"], wait=cache.WAIT_MEMBERS, members=4, timeout=30)
@@ -100,6 +111,10 @@ def test_a_member_that_is_down_is_named_at_once(hosts: Hosts) -> None:
     assert [(m.name, m.state) for m in receipt.missing] == [
         ("cache-2", types.MEMBER_STATE_UNREACHABLE),
     ]
+    enough = one.invalidate(keys=[b"a"], wait=cache.WAIT_MEMBERS, members=2, timeout=30)
+    assert enough.complete
+    few = one.invalidate(keys=[b"a"], wait=cache.WAIT_MEMBERS, members=3, timeout=3600)
+    assert not few.complete
     two.start()
     wait_until_whole(agents)
     assert set(one.states().values()) == {"alive"}

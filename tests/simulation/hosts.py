@@ -24,49 +24,73 @@ from coherd.v1 import cache_service_pb2 as cache
 NAMESPACE = "shop"
 
 
-class VirtualClock:
-    """The door to time, on trio's clock."""
+class Time:
+    """Virtual time, of which days can be skipped in which nothing but ageing happens."""
 
-    def __init__(self, running_time: float) -> None:
-        self._offset = running_time - trio.current_time()
+    skipped = 0.0
 
     def now(self) -> float:
-        return trio.current_time() + self._offset
+        return trio.current_time() + self.skipped
+
+    async def skip(self, seconds: float) -> None:
+        """Let everything become older, in steps between which every task runs."""
+        for _ in range(10):
+            self.skipped += seconds / 10
+            await wait(3.0)
+
+
+class VirtualClock:
+    """The door to time."""
+
+    def __init__(self, time: Time, running_time: float) -> None:
+        self._time = time
+        self._offset = running_time - time.now()
+
+    def now(self) -> float:
+        return self._time.now() + self._offset
 
     def wall_ms(self) -> int:
-        return 1_790_000_000_000 + int(trio.current_time() * 1000)
+        return 1_790_000_000_000 + int(self._time.now() * 1000)
 
 
 class Host:
     """One host: an agent that comes and goes, a disk and a cache that stay."""
 
-    def __init__(self, network: Network, name: str, number: int, seeds: Sequence[str]) -> None:
+    def __init__(
+        self, network: Network, time: Time, name: str, number: int, seeds: Sequence[str]
+    ) -> None:
         self.network = network
+        self.time = time
         self.name = name
         self.address = f"10.0.0.{number}:4373"
         self.disk = Disk()
+        self.boot = 1
+        self.settings: dict[str, Any] = {}
+        """More fields of the configuration."""
         self.cache = MemoryHandler(NAMESPACE)
         self.random = Random(number)
         self.seeds = tuple(seeds)
         self.agent: Agent
+        self.journal: MemoryJournal
         self._scope: trio.CancelScope | None = None
 
     @property
     def config(self) -> AgentConfig:
         seeds = tuple(Address(*_split(seed)) for seed in self.seeds)
-        return AgentConfig(self.name, cluster="test", region="test", join=seeds)
+        return AgentConfig(self.name, cluster="test", region="test", join=seeds, **self.settings)
 
     async def start(self) -> None:
         """Start the agent."""
         await self.network.nursery.start(self._run)
 
     async def _run(self, task_status: Any) -> None:
-        journal = MemoryJournal(self.disk, now=trio.current_time)
-        clock = VirtualClock(journal.running_time())
+        boot = f"boot {self.boot}"
+        self.journal = journal = MemoryJournal(self.disk, now=self.time.now, boot_id=boot)
+        clock = VirtualClock(self.time, journal.running_time())
         bridge = self.network.bridge(self.address)
 
         def dial(address: str) -> GrpcPeer:
-            return GrpcPeer(bridge, address, "test")  # type: ignore[arg-type]
+            return GrpcPeer(bridge, address, "test", self.agent.count_refused)  # type: ignore[arg-type]
 
         lives = [life.epoch for life, _ in journal.contents.lives]
         epoch = draw_epoch(clock.wall_ms(), lives, 0)
@@ -85,6 +109,18 @@ class Host:
         self._scope.cancel()
         self.network.crash(self.address)
 
+    async def stop(self) -> None:
+        """End the agent in order."""
+        await self.journal.aclose()
+        self.crash()
+
+    @property
+    def resets(self) -> int:
+        """How often the agent, or its cache alone, was reset since the agent started."""
+        counts = self.agent.ingest.counts.values()
+        own = sum(handler.resets for handler in self.agent.delivery.handlers)
+        return own + sum(sum(each.resets.values()) for each in counts)
+
     async def invalidate(self, keys: Sequence[bytes], **fields: Any) -> Outcome:
         """Invalidate at this host's agent."""
         request = cache.InvalidateRequest(namespace=NAMESPACE, keys=keys, **fields)
@@ -96,13 +132,15 @@ class Host:
 
 
 @asynccontextmanager
-async def hosts(count: int) -> AsyncIterator[list[Host]]:
-    """Run hosts that know each other."""
+async def hosts(count: int, **settings: Any) -> AsyncIterator[list[Host]]:
+    """Run hosts that know each other; `settings` are more fields of their configuration."""
     async with trio.open_nursery() as nursery:
         network = Network(nursery)
         names = [f"host-{i}" for i in range(1, count + 1)]
-        all_ = [Host(network, name, i, ["10.0.0.1:4373"]) for i, name in enumerate(names, 1)]
+        time, seeds = Time(), ["10.0.0.1:4373"]
+        all_ = [Host(network, time, name, i, seeds) for i, name in enumerate(names, 1)]
         for host in all_:
+            host.settings = settings
             await host.start()
         await until(lambda: all(is_whole(host, count) for host in all_))
         yield all_

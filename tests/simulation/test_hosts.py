@@ -10,7 +10,8 @@ from trio.testing import MockClock
 
 from coherd.cluster.roster import State
 from coherd.errors import NotDurable
-from coherd.model import EPOCH_MAX, Batch, Lane, Origin, Stream
+from coherd.limits import EPOCH_MAX
+from coherd.model import Batch, Lane, Origin, Stream
 from coherd.net.peer import Parcel
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.wire import encode_batch
@@ -185,11 +186,11 @@ async def test_an_agent_whose_seeds_do_not_answer_says_so_and_joins_when_they_do
     autojump_clock: MockClock,
 ) -> None:
     async with hosts(1) as (one,):
-        late = Host(one.network, "host-9", 9, ["10.0.0.8:4373"])
+        late = Host(one.network, one.time, "host-9", 9, ["10.0.0.8:4373"])
         await late.start()
         await wait(30)
         assert any("no seed answers" in reason for reason in late.agent.reasons())
-        seed = Host(one.network, "host-8", 8, ["10.0.0.1:4373"])
+        seed = Host(one.network, one.time, "host-8", 8, ["10.0.0.1:4373"])
         await seed.start()
         await until(lambda: is_whole(late, 3), 60)
         await until(lambda: is_whole(one, 3), 60)

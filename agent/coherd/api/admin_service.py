@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, cast
 
 from coherd.api.receipts import DURABILITIES, encode_seen
+from coherd.cluster.diagnosis import Diagnosis
 from coherd.cluster.ingest import NamespaceCounts
 from coherd.cluster.roster import State
 from coherd.v1 import admin_service_pb2 as pb
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coherd.cluster.agent import Agent
+    from coherd.cluster.findings import Finding
+    from coherd.cluster.ingest import LastReset
     from coherd.net.bridge import Call
     from coherd.v1 import types_pb2
 
@@ -53,6 +57,24 @@ class AdminService:
             cursor=str(agent.ingest.write_out(agent.feed.position)),
         )
 
+    async def Diagnose(  # noqa: N802
+        self, _request: pb.DiagnoseRequest, _call: Call
+    ) -> pb.DiagnoseResponse:
+        """Look at everything that this agent needs."""
+        findings = await Diagnosis(self._agent).run()
+        return pb.DiagnoseResponse(findings=map(encode_finding, findings))
+
+    async def Forget(self, request: pb.ForgetRequest, _call: Call) -> pb.ForgetResponse:  # noqa: N802
+        """Strike an agent that will not come back from every roster."""
+        agent = self._agent
+        member = agent.membership.forget(request.name)
+        return pb.ForgetResponse(member=encode_seen(member.info, member, agent.clock.now()))
+
+    async def Leave(self, _request: pb.LeaveRequest, _call: Call) -> pb.LeaveResponse:  # noqa: N802
+        """Take this agent out of the cluster for good, and stop it."""
+        told, missed = await self._agent.membership.leave()
+        return pb.LeaveResponse(told=told, missed=missed)
+
     def _members(self) -> Iterator[types_pb2.Member]:
         agent = self._agent
         now = agent.clock.now()
@@ -69,6 +91,7 @@ class AdminService:
         for name in sorted(names):
             counts = agent.ingest.counts.get(name, NamespaceCounts())
             ledger = agent.replica.ledgers.get(name)
+            floor_age = agent.replica.floor(name).age(now)
             yield pb.NamespaceStatus(
                 namespace=name,
                 accepted=counts.accepted,
@@ -79,6 +102,9 @@ class AdminService:
                 resets=counts.resets,
                 streams=len(agent.replica.vector.streams(name)),
                 remembered=len(ledger) if ledger else 0,
+                forgotten=counts.forgotten,
+                floor_age_s=floor_age if isfinite(floor_age) else None,
+                last_reset=encode_reset(counts.last_reset, now) if counts.last_reset else None,
             )
 
     def _handlers(self) -> Iterator[pb.HandlerStatus]:
@@ -125,4 +151,22 @@ class AdminService:
             queued_bytes=statistics.queued_bytes,
             error=statistics.error,
             size_bytes=statistics.size_bytes,
+            damages=self._agent.damages,
+            healing=self._agent.healing,
         )
+
+
+def encode_reset(reset: LastReset, now: float) -> pb.LastReset:
+    """Say why and when a namespace was reset last."""
+    return pb.LastReset(cause=reset.cause.value, age_s=now - reset.at, missing=reset.missing)
+
+
+def encode_finding(finding: Finding) -> pb.Finding:
+    """Write what was found."""
+    return pb.Finding(
+        subject=finding.subject,
+        name=finding.name,
+        severity=cast("pb.Severity.ValueType", int(finding.severity)),
+        text=finding.text,
+        remedy=finding.remedy,
+    )

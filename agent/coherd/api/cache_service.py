@@ -7,20 +7,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coherd.api.limits import (
-    NAME_MAX,
-    NAMESPACES_MAX,
-    check_namespace,
-    selectors_of,
-    timeout_of,
-    versions_of,
-)
+from coherd.api.checks import check_namespace, selectors_of, timeout_of, versions_of
 from coherd.api.receipts import encode_change, encode_outcome
 from coherd.cluster.delivery import UNKNOWN, Follower
 from coherd.cluster.feed import Reader, reader_reset
 from coherd.cluster.invalidating import Order, Wait
 from coherd.errors import InvalidRequest, one_failure
-from coherd.model import REASON_MAX, Effect, Lane, Position
+from coherd.limits import NAME_MAX, REASON_MAX, WATCH_NAMESPACES_MAX
+from coherd.model import Effect, Lane, Position
 from coherd.net.peer_codec import decode_dots
 from coherd.v1 import cache_service_pb2 as pb
 
@@ -68,8 +62,8 @@ class CacheService:
         if not messages:
             return
         opening = messages[0].open
-        if not 1 <= len(opening.namespaces) <= NAMESPACES_MAX:
-            raise InvalidRequest(f"1 to {NAMESPACES_MAX} namespaces are due")
+        if not 1 <= len(opening.namespaces) <= WATCH_NAMESPACES_MAX:
+            raise InvalidRequest(f"1 to {WATCH_NAMESPACES_MAX} namespaces are due")
         for name in opening.namespaces:
             check_namespace(name)
         if len(opening.name) > NAME_MAX:

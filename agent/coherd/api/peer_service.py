@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coherd.errors import InvalidRequest, RpcFailed, one_failure
+from coherd.errors import RpcFailed, one_failure
+from coherd.limits import APPLIED_WAIT_MAX
 from coherd.net.peer import LinkReply
 from coherd.net.peer_codec import (
     OriginTable,
+    decode_buckets,
     decode_dots,
+    decode_forgotten,
     decode_have,
     decode_member,
+    decode_members,
     decode_origin_message,
     decode_parcels,
     decode_streams,
     encode_link_reply,
     encode_member,
+    encode_origin,
     encode_part,
     encode_stream,
 )
@@ -30,9 +35,6 @@ if TYPE_CHECKING:
 
 ACKNOWLEDGE_AFTER = 0.0015
 """Seconds in which acknowledgements are gathered."""
-MEMBERS_MAX = 10_000
-WAIT_MAX = 60.0
-"""Seconds that an answer to Applied may take."""
 
 
 class PeerService:
@@ -43,15 +45,23 @@ class PeerService:
 
     async def Join(self, request: pb.JoinRequest, _call: Call) -> pb.JoinResponse:  # noqa: N802
         """Take a member in."""
-        if len(request.members) > MEMBERS_MAX:
-            raise InvalidRequest(f"more than {MEMBERS_MAX} members")
-        members = [decode_member(member) for member in request.members]
-        reply = self._endpoint.join(request.cluster, decode_member(request.me), members)
+        members = decode_members(request.members)
+        forgotten = decode_forgotten(request.forgotten)
+        me = decode_member(request.me)
+        reply = self._endpoint.join(request.cluster, me, members, forgotten)
         return pb.JoinResponse(
             me=encode_member(reply.me),
             members=[encode_member(member) for member in reply.members],
             epoch=reply.epoch,
+            forgotten=[encode_origin(origin) for origin in reply.forgotten],
+            wall_ms=reply.wall_ms,
         )
+
+    async def Stop(self, request: pb.StopRequest, _call: Call) -> pb.StopResponse:  # noqa: N802
+        """Hear that an agent stops."""
+        sender = decode_origin_message(request.sender)
+        self._endpoint.stop(request.cluster, sender, leaving=request.leaving)
+        return pb.StopResponse()
 
     async def Link(self, call: StreamCall) -> None:  # noqa: N802
         """Take the rows that a peer spreads for as long as it is there."""
@@ -74,7 +84,9 @@ class PeerService:
         """Answer one of the three rounds."""
         sender = decode_origin_message(request.sender)
         if request.wanted:
-            page = self._endpoint.compare_streams(sender, set(request.wanted), request.skip)
+            page = self._endpoint.compare_streams(
+                sender, set(decode_buckets(request.wanted)), request.skip
+            )
             table = OriginTable()
             streams = [encode_stream(table, stream, have) for stream, have in page.streams]
             return pb.CompareResponse(origins=table.encode(), streams=streams, more=page.more)
@@ -96,7 +108,7 @@ class PeerService:
         self, request: pb.AppliedRequest, _call: Call
     ) -> pb.AppliedResponse:
         """Tell whether rows are applied here."""
-        wait = min(request.wait_ms / 1000, WAIT_MAX)
+        wait = min(request.wait_ms / 1000, APPLIED_WAIT_MAX)
         applied = await self._endpoint.applied(decode_dots(request.dots), wait)
         return pb.AppliedResponse(applied=applied)
 

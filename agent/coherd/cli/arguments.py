@@ -11,11 +11,10 @@ from typing import BinaryIO
 
 import click
 
-from coherd.api.limits import REQUEST_BYTES_MAX, ROWS_MAX, TIMEOUT_MAX
 from coherd.cli.output import count_of, escaped
 from coherd.config.values import WrongValue, duration
 from coherd.errors import InvalidRequest
-from coherd.model import SELECTOR_BYTES_MAX
+from coherd.limits import BATCH_ROWS_MAX, SELECTOR_BYTES_MAX, TIMEOUT_MAX
 
 STDIN = "-"
 AGENTS_MAX = 1_000_000
@@ -91,19 +90,18 @@ class Batches:
 
     def __init__(self) -> None:
         self._rows: dict[str, list[bytes]] = {}
-        self._count = self._bytes = 0
+        self._count = 0
 
     def add(self, kind: str, selector: bytes, *, read: int = 0) -> Iterator[Batch]:
         """Take a row; gives the batch before it when that is full."""
-        if self._count == ROWS_MAX or self._bytes + len(selector) > REQUEST_BYTES_MAX:
+        if self._count == BATCH_ROWS_MAX:
             yield from self.rest(read=read)
         self._rows.setdefault(kind, []).append(selector)
         self._count += 1
-        self._bytes += len(selector)
 
     def rest(self, *, everything: bool = False, read: int = 0) -> Iterator[Batch]:
         """Give what is left, if anything is."""
-        if everything and self._count == ROWS_MAX:
+        if everything and self._count == BATCH_ROWS_MAX:
             yield from self.rest(read=read)
         if self._count or everything:
             yield Batch(
@@ -114,7 +112,7 @@ class Batches:
                 read,
             )
         self._rows = {}
-        self._count = self._bytes = 0
+        self._count = 0
 
 
 def selector_of(text: str, *, is_hex: bool) -> bytes:

@@ -118,6 +118,7 @@ def failure(address: Address | UnixSocket, code: str, details: str) -> CallFaile
     remedies = {
         "INVALID_ARGUMENT": f"refused: {details}",
         "NOT_FOUND": f"not found: {details}",
+        "FAILED_PRECONDITION": f"refused: {details}",
         "PERMISSION_DENIED": f"the agent at {address} does not allow this: {details}",
         "UNAUTHENTICATED": f"the agent at {address} does not know who asks: {details}",
         "RESOURCE_EXHAUSTED": f"the agent at {address} has too much to do ({details}); "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coherd.api.limits import check_namespace
+from coherd.api.checks import check_namespace
 from coherd.cli.arguments import (
     STDIN,
     Batch,
@@ -31,7 +31,8 @@ from coherd.cli.exit_codes import ExitCode, exit_code
 from coherd.cli.output import count_of, duration, escaped, output_option, print_json, say, tell
 from coherd.cli.receipts import Summary
 from coherd.errors import CoherdError, RpcFailed
-from coherd.model import NUMBER_MAX, Effect, Lane
+from coherd.limits import NUMBER_MAX
+from coherd.model import Effect, Lane
 
 if TYPE_CHECKING:
     from typing import BinaryIO

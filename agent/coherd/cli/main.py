@@ -35,6 +35,9 @@ VERBS = {
     "receipt": Verb("coherd.cli.receipt:receipt", "Ask who has applied an earlier invalidation."),
     "status": Verb("coherd.cli.status:status", "Show how this host's agent is."),
     "members": Verb("coherd.cli.members:members", "List the agents that this one knows."),
+    "doctor": Verb("coherd.cli.doctor:doctor", "Find what is wrong, and say what to do about it."),
+    "forget": Verb("coherd.cli.forget:forget", "Strike an agent that will not come back."),
+    "leave": Verb("coherd.cli.leave:leave", "Take this host's agent out of the cluster for good."),
     "config": Verb("coherd.cli.config:config", "Print, check and explain an agent's settings."),
     "demo": Verb("coherd.cli.demo:demo", "Watch three agents keep their caches coherent."),
 }

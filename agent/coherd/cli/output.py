@@ -77,9 +77,14 @@ def json_bytes(value: bytes) -> str | Json:
 
 
 def plain(message: Message) -> Json:
-    """Give a message for JSON: all fields under their names, numbers as numbers, enums as words."""
+    """Give a message for JSON: all fields under their names, numbers as numbers, enums as words.
+
+    What may be left out and was is None.
+    """
     return {
-        field.name: _plain(getattr(message, field.name), field)
+        field.name: None
+        if field.has_presence and not message.HasField(field.name)
+        else _plain(getattr(message, field.name), field)
         for field in message.DESCRIPTOR.fields
     }
 

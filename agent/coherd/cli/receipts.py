@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from coherd.cli.output import Json, escaped, mark, word
 from coherd.errors import InvalidRequest
-from coherd.model import NAME_PATTERN, NAMESPACE_PATTERN, NUMBER_MAX, Lane
+from coherd.limits import NUMBER_MAX
+from coherd.model import NAME_PATTERN, NAMESPACE_PATTERN, Lane
 
 if TYPE_CHECKING:
     from coherd.v1 import cache_service_pb2 as pb

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -22,9 +22,21 @@ from coherd.cli.output import (
     table,
     word,
 )
+from coherd.model import Cause
 
 if TYPE_CHECKING:
     from coherd.v1 import admin_service_pb2 as pb
+
+T = TypeVar("T")
+
+RESETS = {
+    Cause.BELOW_FLOOR: "rows were missing, and whoever had them had forgotten them too recently",
+    Cause.UNCLAIMED: "rows were missing, and nobody who could be reached had them",
+    Cause.TOO_FAR_BEHIND: "more rows were missing than a replay is worth",
+    Cause.POWER_LOSS: "a loss of power or damage may have taken rows, and nobody was there who has them",
+    Cause.CURSOR: "a reader went on from where nothing is known any more",
+}
+"""Why a namespace was reset, by cause."""
 
 
 @click.command()
@@ -43,14 +55,8 @@ def status(ctx: click.Context, *, as_json: bool, local: str | None) -> None:
     if as_json:
         print_json(plain(found))
     else:
-        for part in (
-            head(found),
-            namespaces(found),
-            handlers(found),
-            watchers(found),
-            links(found),
-        ):
-            for line in part:
+        for part in (head, namespaces, handlers, watchers, links):
+            for line in part(found):
                 say(line)
     if not found.ready:
         ctx.exit(ExitCode.FAILED)
@@ -77,17 +83,36 @@ def head(found: pb.GetStatusResponse) -> Iterator[str]:
     )
     if journal.error:
         yield f"         {mark('closed', 'red')}: {escaped(journal.error)}"
+    for damage in journal.damages:
+        yield f"         {mark('damaged', 'yellow')}: {escaped(damage)}"
+    if journal.healing:
+        yield f"         {mark('healing', 'yellow')}: what may be lost is not made good yet"
     yield f"cursor   {escaped(found.cursor)}"
 
 
+def listed(
+    heads: Sequence[str],
+    entries: Sequence[T],
+    row: Callable[[T], Sequence[str | int]],
+    notes: Callable[[T], Iterable[str]] = lambda _entry: (),
+    *,
+    right: Iterable[str] = (),
+) -> Iterator[str]:
+    """Give a table with a row for each entry and its notes below the row; nothing without entries."""
+    if entries:
+        first, *lines = table(heads, map(row, entries), right=right)
+        yield from ("", first)
+        for line, entry in zip(lines, entries, strict=True):
+            yield line
+            for note in notes(entry):
+                yield f"    {note}"
+
+
 def namespaces(found: pb.GetStatusResponse) -> Iterator[str]:
-    """What each namespace has seen; resets with their causes below."""
-    heads = ("NAMESPACE", "ACCEPTED", "RECEIVED", "REPAIRED", "GAPS", "RESETS", "REMEMBERED")
-    if not found.namespaces:
-        return
-    yield ""
-    rows = [
-        (
+    """What each namespace has seen; gaps, resets and what was forgotten below."""
+
+    def row(entry: pb.NamespaceStatus) -> Sequence[str | int]:
+        return (
             entry.namespace,
             entry.accepted,
             entry.received,
@@ -96,29 +121,36 @@ def namespaces(found: pb.GetStatusResponse) -> Iterator[str]:
             sum(entry.resets.values()),
             entry.remembered,
         )
-        for entry in found.namespaces
-    ]
-    first, *lines = table(heads, rows)
-    yield first
-    for line, entry in zip(lines, found.namespaces, strict=True):
-        yield line
-        if entry.gaps_open:
-            yield f"    the oldest gap is open for {duration(entry.gap_age_s)}"
-        if entry.resets:
-            causes = (
-                f"{escaped(cause)} {count:,}" for cause, count in sorted(entry.resets.items())
-            )
-            yield f"    resets: {', '.join(causes)}"
+
+    heads = ("NAMESPACE", "ACCEPTED", "RECEIVED", "REPAIRED", "GAPS", "RESETS", "REMEMBERED")
+    return listed(heads, found.namespaces, row, notes_of)
+
+
+def notes_of(entry: pb.NamespaceStatus) -> Iterator[str]:
+    """Say what deserves a word about a namespace."""
+    if entry.gaps_open:
+        yield f"the oldest gap is open for {duration(entry.gap_age_s)}"
+    if entry.resets:
+        causes = (f"{escaped(cause)} {count:,}" for cause, count in sorted(entry.resets.items()))
+        yield f"resets: {', '.join(causes)}"
+    if entry.HasField("last_reset"):
+        last = entry.last_reset
+        known = last.cause in set(RESETS)
+        why = RESETS[Cause(last.cause)] if known else escaped(last.cause)
+        missing = f" ({count_of(last.missing, 'row')} missing)" if last.missing else ""
+        yield f"reset {duration(last.age_s)} ago: {why}{missing}"
+    if entry.forgotten or entry.HasField("floor_age_s"):
+        age = (
+            f", at least {duration(entry.floor_age_s)} old" if entry.HasField("floor_age_s") else ""
+        )
+        yield f"forgotten: {count_of(entry.forgotten, 'row')} since the start{age}"
 
 
 def handlers(found: pb.GetStatusResponse) -> Iterator[str]:
     """The caches that it keeps coherent; the last failure below."""
-    heads = ("CACHE", "NAMESPACE", "STATE", "LAG", "APPLIED", "FAILURES", "RESETS")
-    if not found.handlers:
-        return
-    yield ""
-    rows = [
-        (
+
+    def row(entry: pb.HandlerStatus) -> Sequence[str | int]:
+        return (
             entry.label,
             entry.namespace,
             "up" if entry.connected else "down",
@@ -127,40 +159,30 @@ def handlers(found: pb.GetStatusResponse) -> Iterator[str]:
             entry.failures,
             entry.resets,
         )
-        for entry in found.handlers
-    ]
-    first, *lines = table(heads, rows)
-    yield first
-    for line, entry in zip(lines, found.handlers, strict=True):
-        yield line
+
+    def notes(entry: pb.HandlerStatus) -> Iterator[str]:
         if entry.error:
-            yield f"    last failure: {escaped(entry.error)}"
+            yield f"last failure: {escaped(entry.error)}"
+
+    heads = ("CACHE", "NAMESPACE", "STATE", "LAG", "APPLIED", "FAILURES", "RESETS")
+    return listed(heads, found.handlers, row, notes)
 
 
 def watchers(found: pb.GetStatusResponse) -> Iterator[str]:
     """The applications that follow it."""
-    if not found.watchers:
-        return
-    yield ""
-    rows = [
-        (
-            entry.name,
-            ",".join(entry.namespaces),
-            "yes" if entry.acknowledges else "no",
-            entry.lag,
-        )
-        for entry in found.watchers
-    ]
-    yield from table(("WATCHER", "NAMESPACES", "ACKNOWLEDGES", "LAG"), rows)
+
+    def row(entry: pb.WatcherStatus) -> Sequence[str | int]:
+        acknowledges = "yes" if entry.acknowledges else "no"
+        return (entry.name, ",".join(entry.namespaces), acknowledges, entry.lag)
+
+    return listed(("WATCHER", "NAMESPACES", "ACKNOWLEDGES", "LAG"), found.watchers, row)
 
 
 def links(found: pb.GetStatusResponse) -> Iterator[str]:
     """The links to its peers."""
-    if not found.links:
-        return
-    yield ""
-    rows = [
-        (
+
+    def row(entry: pb.LinkStatus) -> Sequence[str | int]:
+        return (
             entry.name,
             entry.lanes,
             "open" if entry.open else "down",
@@ -168,7 +190,6 @@ def links(found: pb.GetStatusResponse) -> Iterator[str]:
             entry.sent,
             entry.dropped,
         )
-        for entry in found.links
-    ]
+
     heads = ("LINK TO", "LANES", "STATE", "QUEUED", "SENT", "DROPPED")
-    yield from table(heads, rows, right=["QUEUED"])
+    return listed(heads, found.links, row, right=["QUEUED"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coherd.api.limits import check_namespace
+from coherd.api.checks import check_namespace
 from coherd.cli.connection import Connection, connect, local_option
 from coherd.cli.output import Json, escaped, json_bytes, output_option, print_json, say, tell, word
 from coherd.cli.receipts import DotsText

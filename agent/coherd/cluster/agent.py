@@ -6,9 +6,9 @@ signals nor files, so that a whole agent can also run in a simulation.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
-from math import inf
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,20 +17,23 @@ import trio
 from coherd.cluster.delivery import Delivery, Follower
 from coherd.cluster.endpoint import Endpoint
 from coherd.cluster.feed import Feed, arrival_of
+from coherd.cluster.healing import Healing
 from coherd.cluster.ingest import Ingest
 from coherd.cluster.invalidating import Invalidating
 from coherd.cluster.membership import Membership
 from coherd.cluster.repairing import Repairing
-from coherd.cluster.roster import Roster
+from coherd.cluster.retaining import Retaining
+from coherd.cluster.roster import Roster, State
 from coherd.cluster.spreading import Spreading
+from coherd.config import DEFAULTS
 from coherd.errors import NotDurable, Overloaded
 from coherd.journal import Write
-from coherd.model import EPOCH_MAX
+from coherd.limits import EPOCH_MAX
+from coherd.model import EVERY_NAMESPACE
 from coherd.replication.clock import HybridClock
 from coherd.replication.freshness import Freshness
 from coherd.replication.repair import Repair
 from coherd.replication.replica import Replica
-from coherd.replication.retention import EffectiveTtl, horizon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,17 +70,26 @@ class Agent:
         self.journal = journal
         self.clock = clock
         self.started_at = clock.now()
+        self.stamps = HybridClock()
+        self.refused: Counter[str] = Counter()
+        """Calls and answers that said something illegal, by RPC."""
         self._nursery = nursery
-        self._ttls: dict[str, EffectiveTtl] = {}
-        self.replica = Replica()
+        self.retaining = Retaining(config, journal, clock)
+        horizon = self.retaining.horizon
+        self.replica = Replica(self.retaining.keep)
         self._restore()
-        self.repair = Repair(self.replica.vector, random, self.horizon)
+        self.repair = Repair(self.replica.vector, random, horizon, config.reset_jitter)
         for stream, _ in list(self.replica.vector):
             self.repair.touch(stream)
         self.freshness = Freshness()
-        self.feed = Feed(self.replica, journal, clock, self.horizon)
+        self.feed = Feed(self.replica, journal, clock, horizon)
         self.ingest = Ingest(
-            self.replica, self.repair, journal, self.feed, clock, HybridClock(), me.name
+            self.replica, self.repair, journal, self.feed, clock, self.stamps, me.name,
+            config.journal_bytes_max,
+        )  # fmt: skip
+        self.feed.on_damage = self.ingest.damaged
+        self._healing = Healing(
+            self.ingest, self.freshness, self._namespaces, needed=not journal.contents.clean
         )
         self.roster = Roster(me, journal.contents.members, clock.now, self._store_member)
         self.spreading = Spreading(self.roster, clock)
@@ -95,16 +107,11 @@ class Agent:
             self.ingest.remember_watcher,
         )
         self.repairing = Repairing(
-            self.ingest,
-            self.repair,
-            self.freshness,
-            self.roster,
-            self.membership,
-            clock,
-            random,
+            self.ingest, self.repair, self.freshness, self.roster, self.membership, clock, random,
             nursery,
-        )
+        )  # fmt: skip
         self.repairing.alone = config.join_alone
+        self.repairing.on_synced = self._healing.look
         self.invalidating = Invalidating(
             self.ingest, journal, self.spreading, self.delivery, self.roster, self.membership
         )
@@ -113,19 +120,24 @@ class Agent:
             self.membership, self.feed, journal, self.delivery, clock,
         )  # fmt: skip
         self.ingest.begin_life(me.epoch)
+        self._admit_damages()
 
     def serve(self, handlers: Sequence[Handler]) -> None:
         """Begin to bring rows to caches; before peers can ask whether they are applied here."""
         for handler in handlers:
             self.delivery.start(handler)
         for key, position in self.ingest.watchers().items():
-            name, _, namespaces = key.rpartition(" ")
-            self.delivery.went_away(Follower(name, namespaces.split(","), position))
+            self.delivery.went_away(Follower(key.rpartition(" ")[0], watched(key), position))
+
+    def count_refused(self, rpc: str) -> None:
+        """Note that a call, or the answer to one of ours, said something illegal."""
+        self.refused[rpc] += 1
 
     def start(self) -> None:
         """Start every other task."""
         self.repairing.start()
         self.membership.start()
+        self._nursery.start_soon(self.retaining.run, self.ingest)
         self._nursery.start_soon(self._note_running_time)
 
     def _outbid(self, known: int) -> None:
@@ -141,13 +153,15 @@ class Agent:
         log.warning("new epoch: a peer knows a later one", known=known, epoch=epoch)
         self.roster.me = replace(self.roster.me, epoch=epoch)
 
-    def horizon(self, namespace: str, now: float) -> float:
-        """Give the age in seconds from which a row of the namespace covers no living copy."""
-        effective = self._ttls.get(namespace)
-        if effective is None:
-            effective = self._ttls[namespace] = EffectiveTtl()
-            effective.set(self.config.namespace(namespace).max_ttl or inf, now)
-        return horizon(effective.at(now))
+    @property
+    def damages(self) -> list[str]:
+        """What was found damaged in the journal when it was opened, a line each."""
+        return [damage.what for damage in self.journal.damages]
+
+    @property
+    def healing(self) -> bool:
+        """Whether what a loss of power, or damage, may have taken is not made good yet."""
+        return self._healing.is_needed
 
     def reasons(self) -> list[str]:
         """Say, a sentence each, why this agent cannot vouch for the caches of its host."""
@@ -161,12 +175,24 @@ class Agent:
                 )
             else:
                 reasons.append("catching up with the other agents")
+        if self._is_cut_off():
+            reasons.append(
+                f"none of the {len(self.roster.members)} other agents known is reachable: check the "
+                "network, or `coherd forget` those that are gone for good"
+            )
         reasons += [
             f"handler {state.handler.label} does not answer: {state.error or 'connecting'}"
             for state in self.delivery.handlers
             if not state.connected
         ]
         return reasons
+
+    def _is_cut_off(self) -> bool:
+        """Tell whether nobody is reachable where a bound needs others: half of all, this agent included."""
+        names = {DEFAULTS, *self.config.namespaces}
+        is_bound = any(self.config.namespace(name).staleness_bound is not None for name in names)
+        states = [member.state for member in self.roster.members.values()]
+        return is_bound and len(states) > 1 and all(s is State.UNREACHABLE for s in states)
 
     def _restore(self) -> None:
         """Take in what the journal remembers."""
@@ -187,7 +213,23 @@ class Agent:
         if rows:
             log.info("journal read", rows=rows, position=self.replica.position)
 
-    def _store_member(self, name: str, data: bytes) -> bool:
+    def _admit_damages(self) -> None:
+        """Say what the journal found damaged, and give up what is lost of single namespaces."""
+        for damage in self.journal.damages:
+            lost = 0
+            if damage.namespace is not None:
+                lost = self.ingest.lose(damage.namespace, damage.position)
+            log.error("journal damaged", what=damage.what, rows_lost=lost)
+
+    def _namespaces(self) -> set[str]:
+        """Give every namespace that anything is known of."""
+        names = {*self.replica.vector.namespaces(), *self.replica.ledgers, *self.replica.floors}
+        names.update(self.config.namespaces)
+        names.update(state.handler.namespace for state in self.delivery.handlers)
+        names.update(name for key in self.ingest.watchers() for name in watched(key))
+        return names - {EVERY_NAMESPACE, DEFAULTS}
+
+    def _store_member(self, name: str, data: bytes | None) -> bool:
         try:
             self.journal.append_nowait(Write(members={name: data}))
         except (Overloaded, NotDurable) as error:
@@ -202,6 +244,11 @@ class Agent:
                 Overloaded, NotDurable
             ):  # then it is stored with the next write, or never
                 self.journal.note_running_time()
+
+
+def watched(key: str) -> list[str]:
+    """Give the namespaces of a stored watcher."""
+    return key.rpartition(" ")[2].split(",")
 
 
 def draw_epoch(wall_ms: int, lives: list[int], known: int) -> int:

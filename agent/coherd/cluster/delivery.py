@@ -21,9 +21,10 @@ from coherd.errors import HandlerFailed
 from coherd.model import Cause, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from coherd.handlers import Handler, Resumption
+    from coherd.replication.replica import Arrival
 
 log = structlog.get_logger("coherd.delivery")
 
@@ -145,6 +146,8 @@ class Delivery:
         self.handlers: list[HandlerState] = []
         self.watchers: set[Follower] = set()
         self._gone: set[Follower] = set()
+        self.on_applied: Callable[[Sequence[Arrival]], None] = lambda _arrivals: None
+        """Called with what a handler has just applied."""
 
     def ask(self, namespaces: Collection[str], callback: Callable[[], None]) -> None:
         """Call back once everything that has arrived by now in these namespaces is applied here."""
@@ -252,6 +255,7 @@ class Delivery:
         state.applied += sum(map(len, batches))
         state.resets += sum(a.cause is Cause.CURSOR for a in portion.arrivals)
         state.follower.reached(portion.upto)
+        self.on_applied(portion.arrivals)
 
     def _start_of(self, resumption: Resumption, head: int) -> int:
         """A cache goes on from its cursor; without one it is at 0, or if empty at the head."""

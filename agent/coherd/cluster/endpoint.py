@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
 import trio
 
-from coherd import wire
-from coherd.errors import InvalidRequest, RpcFailed
+from coherd.errors import InvalidRequest, JournalDamaged, RpcFailed
+from coherd.limits import BATCH_ROWS_MAX
 from coherd.model import Cause
 from coherd.net.peer import (
     PROTOCOL_MAX,
@@ -18,6 +19,8 @@ from coherd.net.peer import (
     RootReply,
     StreamsPage,
 )
+from coherd.replication.ahead import check_ahead
+from coherd.replication.clock import is_far_ahead
 from coherd.replication.intervals import Intervals
 from coherd.replication.repair import Answer, answer
 
@@ -37,12 +40,14 @@ if TYPE_CHECKING:
     from coherd.replication.freshness import Freshness
     from coherd.replication.repair import Repair
 
+log = structlog.get_logger("coherd.endpoint")
+
 FETCHES_MAX = 3
 """Fetches served at once."""
 FETCH_RETRY_AFTER = 0.05
 """Seconds after which one that is refused may ask again."""
 FETCH_BYTES = 64 * 1024
-FETCH_ROWS = wire.BATCH_ROWS_MAX
+FETCH_ROWS = BATCH_ROWS_MAX
 """Size of one part of the answer to a fetch."""
 PAGE_STREAMS = 1_000
 """Streams of one page of a Compare."""
@@ -77,29 +82,54 @@ class Endpoint:
         self._delivery = delivery
         self._clock = clock
         self._fetches = 0
+        self.epochs_ahead = 0
+        """How often a member showed an epoch that lies far ahead of the local clock."""
 
     @property
     def me(self) -> MemberInfo:
         """What this agent says of itself."""
         return self._roster.me
 
-    def join(self, cluster: str, member: MemberInfo, members: Sequence[MemberInfo]) -> JoinReply:
-        """Take a member in. Raises RpcFailed for another cluster and for a name that is taken."""
+    def join(
+        self,
+        cluster: str,
+        member: MemberInfo,
+        members: Sequence[MemberInfo],
+        forgotten: Sequence[Origin],
+    ) -> JoinReply:
+        """Take a member in. Raises RpcFailed for another cluster and for a name that is taken.
+
+        One whose life was forgotten is told so, and begins a later one.
+        """
         known = self._roster.members.get(member.name)
         later = known.info.epoch if known and known.info.epoch > member.epoch else 0
-        self.admit(cluster, member)
+        self._meet(cluster, member)
+        for origin in forgotten:
+            self._roster.forget(*origin)
         for info in members:
             self._roster.heard(info)
         others = [info for info in self._roster.infos() if info.name != member.name]
-        return JoinReply(self.me, others, later)
+        return JoinReply(self.me, others, later, self._roster.forgotten, self._clock.wall_ms())
+
+    def stop(self, cluster: str, sender: Origin, *, leaving: bool) -> None:
+        """Hear that an agent stops: for good, or to come back. Raises RpcFailed for another cluster."""
+        self._check_cluster(cluster)
+        if leaving:
+            self._roster.forget(*sender)
+        else:
+            self._roster.stops(*sender)
 
     def admit(self, cluster: str, member: MemberInfo) -> None:
-        """Take news of a member from itself."""
-        if cluster != self._cluster:
+        """Let a member open a link. Raises RpcFailed as `join`, and where its life was forgotten."""
+        self._meet(cluster, member)
+        if self._roster.is_forgotten(member.name, member.epoch):
             raise RpcFailed(
-                "FAILED_PRECONDITION",
-                f"this is cluster {self._cluster!r}, not {cluster!r}: check `cluster` and `join`",
+                "FAILED_PRECONDITION", f"{member.name} was forgotten: it has to join again"
             )
+
+    def _meet(self, cluster: str, member: MemberInfo) -> None:
+        """Take news of a member from itself."""
+        self._check_cluster(cluster)
         if member.protocol_min > PROTOCOL_MAX or member.protocol_max < PROTOCOL_MIN:
             raise RpcFailed(
                 "FAILED_PRECONDITION",
@@ -113,6 +143,9 @@ class Endpoint:
         known = self._roster.members.get(member.name)
         if known is not None and known.is_linked and known.info.address != member.address:
             raise _taken(known.info)
+        if is_far_ahead(member.epoch, self._clock.wall_ms()):
+            self.epochs_ahead += 1
+            log.warning("epoch far ahead: a clock is wrong", member=member.name, epoch=member.epoch)
         self._roster.heard(member)
         self._membership.seen(member.name)
 
@@ -131,8 +164,10 @@ class Endpoint:
             self._delivery.ask(set(asked.values()), lambda: applied(list(asked)))
 
     def have(self, have: Have) -> HaveReply:
-        """Take what changed at a peer."""
+        """Take what changed at a peer. Raises MalformedMessage for a number that nobody can have."""
         name = self._member(have.sender)
+        for stream, numbers in have.changes:
+            check_ahead(self._ingest.replica.vector, stream, numbers.last)
         if have.changes:
             self._repair.claim(name, have.changes)
             self._repairing.look()
@@ -203,14 +238,30 @@ class Endpoint:
                 blocks, size, rows = [], 0, 0
         if blocks:
             yield FetchPart(blocks)
+        damaged = False
         while left:
-            stored = await self._journal.fetch(stream, left.ranges(), FETCH_BYTES)
+            try:
+                stored = await self._journal.fetch(stream, left.ranges(), FETCH_BYTES)
+            except JournalDamaged as error:
+                self._ingest.damaged(error)
+                if damaged:  # it may be all that there is
+                    self._lose(stream, left)
+                    return
+                damaged = True
+                continue
             if not stored:
+                self._lose(stream, left)
                 return
             now = self._clock.now()
             yield FetchPart([(block.payload, now - block.accepted_at) for block in stored])
             for block in stored:
                 left = left - Intervals(block.numbers)
+
+    def _lose(self, stream: Stream, numbers: Intervals) -> None:
+        """What is not stored cannot be served; what was forgotten meanwhile is known to be gone."""
+        state = self._ingest.replica.vector.state(stream)
+        if lost := numbers & state.held:
+            self._ingest.lose_rows(stream, lost)
 
     async def applied(self, dots: Sequence[StreamRange], wait: float) -> bool:
         """Tell whether this host has applied rows, after waiting for it for a while."""
@@ -220,6 +271,13 @@ class Endpoint:
             await self._delivery.applied({stream.namespace for stream, _ in dots})
             return True
         return False
+
+    def _check_cluster(self, cluster: str) -> None:
+        if cluster != self._cluster:
+            raise RpcFailed(
+                "FAILED_PRECONDITION",
+                f"this is cluster {self._cluster!r}, not {cluster!r}: check `cluster` and `join`",
+            )
 
     def _member(self, sender: Origin) -> str:
         if sender.name not in self._roster.members:

@@ -8,14 +8,15 @@ journal refused it, when it is given up, which raises the floors.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from coherd.errors import JournalDamaged
 from coherd.model import EVERYTHING, Batch, Cause, Lane, Origin, Stream
 from coherd.replication.intervals import Intervals
 from coherd.replication.replica import Arrival, resume
-from coherd.replication.retention import Floor
 from coherd.wire import decode_batch
 
 if TYPE_CHECKING:
@@ -71,10 +72,13 @@ class Feed:
         self._horizon = horizon
         self._entries: list[Entry] = []
         self._lasts: list[int] = []
+        self._of_stream: dict[Stream, deque[Entry]] = {}
         self._bytes = 0
         self._start = replica.position
         """Everything above this position is in the tail."""
         self._appended = trio.lowlevel.ParkingLot()
+        self.on_damage: Callable[[JournalDamaged], None] = lambda _error: None
+        """Called with what the journal could not read, so that it is given up."""
 
     @property
     def position(self) -> int:
@@ -86,6 +90,7 @@ class Feed:
         for entry in entries:
             self._entries.append(entry)
             self._lasts.append(entry.arrival.last)
+            self._of_stream.setdefault(entry.arrival.batch.stream, deque()).append(entry)
             self._bytes += entry.size
         if self._bytes > TAIL_BYTES_MAX:
             self._trim()
@@ -100,9 +105,8 @@ class Feed:
         """Give the entries of the tail that hold some of these rows."""
         return [
             entry
-            for entry in self._entries
-            if entry.arrival.batch.stream == stream
-            and numbers & Intervals(entry.arrival.batch.numbers)
+            for entry in self._of_stream.get(stream, ())
+            if numbers & Intervals(entry.arrival.batch.numbers)
         ]
 
     async def read(self, after: int) -> Portion:
@@ -116,7 +120,11 @@ class Feed:
             arrivals = [entry.arrival for entry in self._entries[at:stop]]
             return Portion(arrivals, arrivals[-1].last if arrivals else after)
         start = self._start  # it may rise meanwhile, over what this reading did not see yet
-        blocks = await self._journal.read(after, READ_BYTES_MAX)
+        try:
+            blocks = await self._journal.read(after, READ_BYTES_MAX)
+        except JournalDamaged as error:
+            self.on_damage(error)  # raises the floor to the end of what is lost, or above
+            return Portion((), min(start, error.positions[1]))
         # Only up to the tail: above it the journal lacks what it refused, and the tail does not. What it
         # lacks below was given up; the floors tell.
         arrivals = [a for a in map(arrival_of, blocks) if a.last <= start]
@@ -125,10 +133,10 @@ class Feed:
     def resume(self, namespace: str, position: int) -> int | None:
         """Tell from where a reader may go on, or None when it must be reset."""
         now = self._clock.now()
-        if position >= self._start:
+        if position >= self._start and not self._replica.is_doubted(namespace, position):
             return position
-        floor = self._replica.floors.get(namespace, Floor())
-        return resume(position, floor, self._horizon(namespace, now), now)
+        horizon = self._horizon(namespace, now)
+        return resume(position, self._replica.floor(namespace), horizon, now)
 
     def _trim(self) -> None:
         """Let the oldest half of the tail go, as far as it is committed or was refused."""
@@ -145,6 +153,10 @@ class Feed:
                 self._replica.forget(entry.arrival)
             self._bytes -= entry.size
             gone += 1
+            entries = self._of_stream[entry.arrival.batch.stream]
+            entries.popleft()
+            if not entries:
+                del self._of_stream[entry.arrival.batch.stream]
         if gone:
             self._start = self._lasts[gone - 1]
             del self._entries[:gone]

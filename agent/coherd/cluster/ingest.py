@@ -8,26 +8,50 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 import trio
 
 from coherd.cluster.feed import Entry, Feed
-from coherd.errors import MalformedMessage, NotDurable, Overloaded
+from coherd.errors import JournalDamaged, MalformedMessage, NotDurable, Overloaded
 from coherd.journal import Block, Journal, Write
-from coherd.model import Batch, Cause, Effect, Lane, Origin, Position, Selector, Stream
+from coherd.model import (
+    EVERY_NAMESPACE,
+    Batch,
+    Cause,
+    Effect,
+    Lane,
+    Origin,
+    Position,
+    Selector,
+    Stream,
+)
+from coherd.replication.ahead import check_ahead
 from coherd.wire import decode_batch, encode_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from coherd.clock import Clock
     from coherd.replication.clock import HybridClock
+    from coherd.replication.intervals import Intervals
     from coherd.replication.repair import Adoption, Repair
-    from coherd.replication.replica import Arrival, Replica
+    from coherd.replication.replica import Arrival, Forgotten, Replica
+    from coherd.replication.retention import Floor
 
 log = structlog.get_logger("coherd.ingest")
+
+
+class LastReset(NamedTuple):
+    """Why and when a namespace was reset last."""
+
+    cause: Cause
+    at: float
+    """Running time in seconds."""
+    missing: int
+    """Numbers that were missing."""
 
 
 @dataclass(slots=True)
@@ -37,7 +61,9 @@ class NamespaceCounts:
     accepted: int = 0
     received: int = 0
     repaired: int = 0
+    forgotten: int = 0
     resets: Counter[str] = field(default_factory=Counter)
+    last_reset: LastReset | None = None
 
 
 class Accepted(NamedTuple):
@@ -60,11 +86,14 @@ class Ingest:
         clock: Clock,
         stamps: HybridClock,
         name: str,
+        journal_bytes_max: float = inf,
     ) -> None:
         self.replica = replica
         self.counts: dict[str, NamespaceCounts] = {}
         self.malformed = 0
         """Payloads of peers that were dropped because they are not what they should be."""
+        self.rows: Counter[tuple[str, Lane, Cause]] = Counter()
+        """How many were new here, by namespace, lane and path."""
         self.on_gap: Callable[[], None] = lambda: None
         """Called when rows show that others are missing."""
         self.changed: set[Stream] = set()
@@ -77,6 +106,9 @@ class Ingest:
         self._name = name
         self._arrived = trio.lowlevel.ParkingLot()
         self._lives = [*journal.contents.lives]
+        self._journal_bytes_max = journal_bytes_max
+        self._unwritten: list[Write] = []
+        """What was forgotten and the journal had no room for."""
 
     # ------------------------------------------------------------------ lives and positions
 
@@ -180,7 +212,7 @@ class Ingest:
             if batch is None:
                 continue
             self._stamps.observe(batch.stamp, wall)
-            arrival = self.replica.receive(batch, now - age, cause)
+            arrival = self.replica.receive(batch, now - age, cause, now)
             if arrival is not None:
                 whole = len(arrival.batch) == len(batch)
                 arrivals.append((arrival, payload if whole else encode_batch(arrival.batch)))
@@ -199,11 +231,13 @@ class Ingest:
 
     def _read(self, payload: bytes) -> Batch | None:
         try:
-            return decode_batch(payload)
+            batch = decode_batch(payload)
+            check_ahead(self.replica.vector, batch.stream, batch.numbers[-1][1])
         except MalformedMessage as error:
             self.malformed += 1
             log.warning("payload dropped", error=str(error))
             return None
+        return batch
 
     def adopt(self, adoptions: Iterable[Adoption]) -> None:
         """Journal numbers that repair took into the vector without a row."""
@@ -213,30 +247,121 @@ class Ingest:
             self.changed.add(stream)
             self._arrived.unpark_all()
 
-    def reset(self, namespace: str, cause: Cause) -> None:
-        """Declare every copy of the namespace doubtful, and adopt what is missing, in one write."""
-        adopted = self._repair.reset(namespace)
-        arrival = self.replica.reset(namespace, adopted, cause, self._clock.now())
-        log.warning(
-            "namespace reset",
-            namespace=namespace,
-            cause=cause.value,
-            missing=sum(map(len, adopted.values())),
-        )
-        self._enter([(arrival, b"")])
-        self.changed.update(adopted)
-        self._count(namespace).resets[cause.value] += 1
+    def reset(self, namespaces: Collection[str], cause: Cause, *, healed: bool = False) -> bool:
+        """Declare every copy of the namespaces doubtful, and adopt what is missing, in one write.
 
-    def _enter(self, arrivals: Sequence[tuple[Arrival, bytes]]) -> int:
+        False when the journal is busy: nothing was changed. With `healed` whatever a loss of power may
+        have taken is made good by it, in every other namespace too. A journal that is closed stores
+        nothing any more, what was adopted neither.
+        """
+        try:
+            self._journal.check_room()
+        except Overloaded:
+            return False
+        except NotDurable:
+            pass
+        now = self._clock.now()
+        arrivals = []
+        for namespace in namespaces:
+            adopted = self._repair.reset(namespace)
+            missing = sum(map(len, adopted.values()))
+            arrivals.append((self.replica.reset(namespace, adopted, cause, now), b""))
+            self.changed.update(adopted)
+            counts = self._count(namespace)
+            counts.resets[cause.value] += 1
+            counts.last_reset = LastReset(cause, now, missing)
+            log.warning("namespace reset", namespace=namespace, cause=cause.value, missing=missing)
+        floors: dict[str, Floor] = {}
+        if healed:
+            self.replica.doubt(namespaces, now)
+            floors = {name: self.replica.floors[name] for name in (*namespaces, EVERY_NAMESPACE)}
+        self._enter(arrivals, healed=healed, namespace_floors=floors)
+        return True
+
+    def heal(self) -> None:
+        """Store that what a loss of power may have taken was made good."""
+        self._append(Write(healed=True))
+
+    # ------------------------------------------------------------------ forgetting
+
+    def forget(self) -> None:
+        """Forget what is too much or too old."""
+        for each in self.replica.forget_due(self._clock.now(), self._journal_bytes_max):
+            self._count(each.namespace).forgotten += each.rows
+            self._give_up(each, {each.namespace: each.position})
+        self._write_floors()
+
+    def lose(self, namespace: str | None, position: int) -> int:
+        """Admit that rows of a namespace (None: of any) up to a position are damaged.
+
+        Gives how many are not held any more.
+        """
+        rows = 0
+        for name in [*self.replica.ledgers] if namespace is None else [namespace]:
+            lost = self.replica.lose(name, position, self._clock.now())
+            self._give_up(lost, {})
+            rows += lost.rows
+        self._write_floors()
+        return rows
+
+    def damaged(self, error: JournalDamaged) -> None:
+        """Give up what was found damaged while it was read."""
+        self.lose(error.namespace, error.positions[1])
+        log.error("journal damaged", what=str(error))
+
+    def lose_rows(self, stream: Stream, numbers: Intervals) -> None:
+        """Admit that rows which the journal should have are gone."""
+        vector = self.replica.vector
+        vector.forget(stream, numbers.ranges(), self._clock.now())
+        self._unwritten.append(Write(stream_floors={stream: vector.state(stream).floor}))
+        self._write_floors()
+
+    def _give_up(self, given_up: Forgotten, positions: Mapping[str, int]) -> None:
+        """Have the floors stored, and what was stored below `positions` dropped."""
+        vector, name = self.replica.vector, given_up.namespace
+        self._unwritten.append(
+            Write(
+                stream_floors={stream: vector.state(stream).floor for stream in given_up.streams},
+                namespace_floors={name: self.replica.floors[name]},
+                forgotten=positions,
+            )
+        )
+
+    def _write_floors(self) -> None:
+        """Store what was given up, as far as the journal has room now."""
+        while self._unwritten and self._append(self._unwritten[0]):
+            del self._unwritten[0]
+        if self._journal.error:
+            self._unwritten.clear()
+
+    def _enter(
+        self,
+        arrivals: Sequence[tuple[Arrival, bytes]],
+        *,
+        healed: bool = False,
+        namespace_floors: Mapping[str, Floor] | None = None,
+    ) -> int:
         """Journal arrivals in one write and show them to the readers."""
         blocks = [block_of(arrival, payload) for arrival, payload in arrivals]
         adopted = {s: n for arrival, _ in arrivals for s, n in arrival.adopted.items()}
-        floors = {stream: self.replica.vector.state(stream).floor for stream in adopted}
-        ranges = {stream: numbers.ranges() for stream, numbers in adopted.items()}
-        ticket = self._append(Write(blocks, adopted=ranges, stream_floors=floors))
+        ticket = self._append(
+            Write(
+                blocks,
+                adopted={stream: numbers.ranges() for stream, numbers in adopted.items()},
+                stream_floors={s: self.replica.vector.state(s).floor for s in adopted},
+                namespace_floors=namespace_floors or {},
+                healed=healed,
+            )
+        )
         self._feed.append([Entry(arrival, payload, ticket) for arrival, payload in arrivals])
-        self.changed.update(a.batch.stream for a, _ in arrivals if a.batch.numbers)
+        for arrival, _ in arrivals:
+            stream = arrival.batch.stream
+            if arrival.batch.numbers:
+                self.changed.add(stream)
+                self.rows[stream.namespace, stream.lane, arrival.cause] += len(arrival.batch)
         self._arrived.unpark_all()
+        if self.replica.is_due:
+            self.forget()
         return ticket
 
     def _append(self, write: Write) -> int:

@@ -2,10 +2,12 @@
 
 Rows leave for peers, journal, handlers and watchers in one step; the caller waits for the disk, and then
 for as many others as it asked for. For others it never hangs: at the timeout it says who is missing.
+Those that have not answered at half of the timeout are asked directly, and again whenever they come back.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
     from coherd.model import Effect, Lane, Selector
 
 log = structlog.get_logger("coherd.invalidate")
+
+ASK_AGAIN_AFTER = 0.2
+"""Seconds until a member that did not answer is asked again."""
+ASK_WAIT_MAX = 60.0
+"""Seconds that a member may think about one question."""
 
 
 class Wait(IntEnum):
@@ -85,6 +92,11 @@ class Invalidating:
         self._delivery = delivery
         self._roster = roster
         self._membership = membership
+        self.outcomes: Counter[tuple[Wait, bool]] = Counter()
+        """How many invalidations were answered, by what they waited for and whether that was reached."""
+        self._under_way: set[Receipt] = set()
+        self._changed = trio.lowlevel.ParkingLot()
+        roster.on_change = self._look_again
 
     async def invalidate(self, order: Order) -> Outcome:
         """Accept rows, and answer when what was asked for is reached, or not reachable, or too late.
@@ -105,7 +117,8 @@ class Invalidating:
         )
         batch = accepted.arrival.batch
         dots = [StreamRange(batch.stream, numbers) for numbers in batch.numbers]
-        receipt = Receipt(dots, required)
+        members = order.members if order.wait is Wait.MEMBERS else None
+        receipt = Receipt(dots, required, members)
         self._spreading.spread(
             order.namespace,
             order.lane,
@@ -116,10 +129,10 @@ class Invalidating:
         if order.wait > Wait.ACCEPTED:
             self._ask_caches(receipt)
         await self._journal.committed(accepted.ticket)
-        wanted = order.members if order.wait is Wait.MEMBERS else len(receipt.required)
         if order.wait > Wait.ACCEPTED:
-            await self._gather(receipt, wanted, order.timeout, order.timeout / 2)
-        return Outcome(receipt, len(receipt.applied) >= wanted, accepted.arrival.last)
+            await self._gather(receipt, order.timeout, order.timeout / 2)
+        self.outcomes[order.wait, receipt.is_complete] += 1
+        return Outcome(receipt, receipt.is_complete, accepted.arrival.last)
 
     async def receipt(self, dots: Sequence[StreamRange], timeout: float) -> Outcome:
         """Ask everybody who must have applied rows whether they have."""
@@ -129,7 +142,7 @@ class Invalidating:
         receipt = Receipt(dots, required)
         if all(self._ingest.has(stream, *numbers) for stream, numbers in dots):
             self._ask_caches(receipt)
-        await self._gather(receipt, len(required), timeout, 0.0)
+        await self._gather(receipt, timeout, 0.0)
         return Outcome(receipt, receipt.is_complete, 0)
 
     def _required(self, namespace: str) -> list[str]:
@@ -137,24 +150,33 @@ class Invalidating:
         others = [member.info.name for member in self._roster.holders(namespace)]
         return [self._roster.me.name, *others] if self._roster.me.holds(namespace) else others
 
-    async def _gather(
-        self, receipt: Receipt, wanted: int, timeout: float, ask_after: float
-    ) -> None:
-        """Wait for `wanted` members; those missing after `ask_after` seconds are asked directly."""
-        with trio.move_on_after(timeout):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._ask_missing, receipt, timeout - ask_after, ask_after)
-                await receipt.wait(self._roster, wanted)
-                nursery.cancel_scope.cancel()
+    def _look_again(self) -> None:
+        """Somebody was forgotten, is seen in another state or is linked again."""
+        for receipt in self._under_way:
+            receipt.look_again(self._roster)
+        self._changed.unpark_all()
 
-    async def _ask_missing(self, receipt: Receipt, timeout: float, after: float) -> None:
+    async def _gather(self, receipt: Receipt, timeout: float, ask_after: float) -> None:
+        """Wait until enough members have applied the rows, at most `timeout` seconds."""
+        self._under_way.add(receipt)
+        try:
+            with trio.move_on_after(timeout):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._ask_missing, receipt, ask_after)
+                    await receipt.wait(self._roster)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._under_way.discard(receipt)
+
+    async def _ask_missing(self, receipt: Receipt, after: float) -> None:
+        """Ask everybody directly who is missing after `after` seconds."""
         await trio.sleep(after)
         async with trio.open_nursery() as nursery:
             for name in receipt.missing:
                 if name == self._roster.me.name:
                     nursery.start_soon(self._ask_here, receipt)
                 else:
-                    nursery.start_soon(self._ask_one, receipt, name, timeout)
+                    nursery.start_soon(self._ask_one, receipt, name)
 
     def _ask_caches(self, receipt: Receipt) -> None:
         """Note this host once its caches have reached what has arrived by now."""
@@ -167,13 +189,18 @@ class Invalidating:
             await self._ingest.wait_for(stream, first, last)
         self._ask_caches(receipt)
 
-    async def _ask_one(self, receipt: Receipt, name: str, timeout: float) -> None:
-        peer = self._membership.peers.get(name)
-        if peer is None:
-            return
-        try:
-            dots = list(receipt.dots)
-            if await peer.applied(self._ingest.life, dots, min(timeout, 60.0)):
-                receipt.add([name])
-        except RpcFailed as error:
-            log.debug("applied not answered", member=name, error=str(error))
+    async def _ask_one(self, receipt: Receipt, name: str) -> None:
+        """Ask a member until it has applied the rows; one that is away as soon as it is back."""
+        while name in receipt.missing:
+            peer = self._membership.peers.get(name)
+            if peer is None:
+                await self._changed.park()
+                continue
+            left = trio.current_effective_deadline() - trio.current_time()
+            try:
+                dots = list(receipt.dots)
+                if await peer.applied(self._ingest.life, dots, min(left, ASK_WAIT_MAX)):
+                    receipt.add([name])
+            except RpcFailed as error:
+                log.debug("applied not answered", member=name, error=str(error))
+                await trio.sleep(ASK_AGAIN_AFTER)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from coherd.errors import RpcFailed
-from coherd.model import Cause
-from coherd.net.peer import EVERY_NAMESPACE, Have
+from coherd.errors import MalformedMessage, RpcFailed
+from coherd.model import EVERY_NAMESPACE, Cause
+from coherd.net.peer import Have
+from coherd.replication.ahead import check_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterable
     from random import Random
 
     from coherd.clock import Clock
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from coherd.model import Stream
     from coherd.net.peer import Peer
     from coherd.replication.freshness import Freshness
+    from coherd.replication.intervals import Intervals
     from coherd.replication.repair import Ask, Repair
 
 log = structlog.get_logger("coherd.repair")
@@ -69,8 +71,12 @@ class Repairing:
         """Streams that changed, with how many Haves have carried the change."""
         self._comparing: set[str] = set()
         self._look = trio.Event()
+        self.synced_at: dict[str, float] = {}
+        """Per member when both last had the same, in running time."""
         self.alone = False
         """Whether this agent may be fresh without having met anybody."""
+        self.on_synced: Callable[[], None] = lambda: None
+        """Called when a sync completed, and now and then."""
 
     def start(self) -> None:
         """Start the tasks."""
@@ -87,7 +93,10 @@ class Repairing:
 
     def shared(self, member: str) -> list[str]:
         """Give the namespaces of our vector that both of us hold."""
-        mine, theirs = self._roster.me, self._roster.members[member].info
+        known = self._roster.members.get(member)
+        if known is None:  # it was forgotten while it was asked
+            return []
+        mine, theirs = self._roster.me, known.info
         names = self._ingest.replica.vector.namespaces()
         if mine.namespaces == theirs.namespaces == (EVERY_NAMESPACE,):
             return list(names)
@@ -122,6 +131,7 @@ class Repairing:
                 alone=self.alone or not self._membership.has_seeds,
                 now=self._clock.now(),
             )
+            self.on_synced()
             await trio.sleep(HAVE_INTERVAL_BUSY if streams else HAVE_INTERVAL_QUIET)
 
     def _have(self, name: str, streams: Collection[Stream]) -> Have:
@@ -150,10 +160,11 @@ class Repairing:
 
     def _synced(self, name: str, catching_up: bool) -> None:
         was = self._freshness.is_catching_up
-        now = self._clock.now()
+        now = self.synced_at[name] = self._clock.now()
         self._freshness.completed(name, catching_up=catching_up, now=now)
         if was and not self._freshness.is_catching_up:
             log.info("caught up", member=name)
+        self.on_synced()
 
     # ------------------------------------------------------------------ Compare
 
@@ -188,6 +199,7 @@ class Repairing:
             skip, more = 0, bool(differing)
             while more and skip < COMPARE_STREAMS_MAX:
                 page = await peer.compare_streams(me, differing, skip)
+                self._check(page.streams)
                 self._repair.claim(name, page.streams)
                 skip += len(page.streams)
                 more = page.more and bool(page.streams)
@@ -198,6 +210,15 @@ class Repairing:
                 await trio.sleep(HAVE_INTERVAL_BUSY)
         self._synced(name, root.catching_up)
 
+    def _check(self, shown: Iterable[tuple[Stream, Intervals]]) -> None:
+        """Check the numbers that a member shows. Raises RpcFailed for some that nobody can have."""
+        try:
+            for stream, numbers in shown:
+                check_ahead(self._ingest.replica.vector, stream, numbers.last)
+        except MalformedMessage as error:
+            self._ingest.malformed += 1
+            raise RpcFailed("INTERNAL", f"the peer's answer is malformed: {error}") from None
+
     # ------------------------------------------------------------------ Fetch and reset
 
     async def _fetch_what_is_missing(self) -> None:
@@ -207,7 +228,7 @@ class Repairing:
             for ask in self._repair.plan(now, reachable):
                 self._nursery.start_soon(self._fetch, ask)
             for namespace, cause in self._repair.resets(now, reachable):
-                self._ingest.reset(namespace, cause)
+                self._ingest.reset([namespace], cause)
             due = self._repair.next_timer(now)
             if due is None:
                 await self._look.wait()
@@ -228,6 +249,7 @@ class Repairing:
                             break
                         self._ingest.receive(part.blocks, Cause.REPAIR)
                         if part.answers:
+                            self._check((s, each.retained) for s, each in part.answers.items())
                             now = self._clock.now()
                             self._ingest.adopt(self._repair.answered(ask, part.answers, now))
                             self.look()

@@ -82,6 +82,10 @@ class Link:
         """Payload bytes that wait or are not acknowledged."""
         return self._bytes
 
+    def unacknowledged_age(self, now: float) -> float:
+        """Give for how many seconds the oldest message under way has been; 0 when there is none."""
+        return now - self._under_way[0].at if self._under_way else 0.0
+
     def offer(self, payload: bytes, accepted_at: float, receipt: Receipt | None) -> None:
         """Send a payload as soon as the link allows; drop and count it when it can't be queued."""
         if self._connection is None or self._bytes + len(payload) > LINK_BYTES_MAX:

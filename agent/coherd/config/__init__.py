@@ -80,11 +80,16 @@ class NamespaceConfig:
     rows, and finds that they were forgotten, needs no reset. Take the longest expiry that your
     applications set, or more; a shorter one leaves stale copies behind.
     """
-    entries_max: Annotated[int, Parsed(config_values.integer(1000, 1_000_000_000))] = 1_000_000
-    """Keys, tags and prefixes to remember. Checked, and not enforced yet: nothing is forgotten so far.
+    retention: Annotated[float, Parsed(config_values.duration(60.0))] = 86_400.0
+    """Seconds for which rows are remembered where there is no `max_ttl`; with one it has no effect.
 
-    About 150 to 500 bytes of memory each: take the number of different keys invalidated in one
-    `max_ttl`.
+    An agent that was away for longer resets the namespace when it comes back.
+    """
+    entries_max: Annotated[int, Parsed(config_values.integer(1000, 1_000_000_000))] = 1_000_000
+    """Keys, tags and prefixes to remember; beyond, the oldest rows are forgotten, an eighth at once.
+
+    About 150 to 250 bytes of memory each: take the number of different keys invalidated in one
+    `max_ttl`, or in the longest absence that must not end in a reset.
     """
     staleness_bound: Annotated[
         float | None, Parsed(config_values.unless_none(config_values.duration(1.0)))
@@ -156,15 +161,18 @@ class AgentConfig:
     ] = (LOCAL_DEFAULT,)
     """Where applications of this host and the command line find it."""
     http: Annotated[Address | None, Parsed(config_address.optional_address)] = HTTP_DEFAULT
-    """Reserved for metrics, health and the dashboard, which do not exist yet: nothing is opened.
-
-    Checked already, so that a file written today stays right. None: off.
-    """
+    """Where it tells metrics and health over HTTP; port 0 is any free one. None: off."""
     durability: Annotated[str, Parsed(config_values.one_of("os", "disk"))] = "os"
     """What an accepted row survives: "os" a crash of the agent, "disk" also a loss of power.
 
     "disk" waits for the disk before every answer.
     """
+    journal_bytes_max: Annotated[int, Parsed(config_values.integer(16 * 1024 * 1024, 10**15))] = (
+        4 * 1024**3
+    )
+    """Bytes that the journal's rows may take, about; beyond, the oldest rows are forgotten."""
+    reset_jitter: Annotated[float, Parsed(config_values.duration(0.0, 600.0))] = 5.0
+    """Seconds over which the resets of many agents are spread, so that not all caches refill at once."""
     namespaces: Mapping[Annotated[str, Parsed(config_values.namespace)], NamespaceConfig] = field(
         default_factory=dict, hash=False
     )

@@ -56,8 +56,8 @@ data_dir = "/var/lib/coherd"
 # default: ["unix:/run/coherd/coherd.sock"]
 local = ["unix:/run/coherd/coherd.sock"]
 
-# Reserved for metrics, health and the dashboard. They do not exist yet: the value is checked, and
-# nothing is opened. "" is off.
+# Where it tells figures for Prometheus (/metrics) and its health (/livez, /readyz) over HTTP. Port 0: any
+# free one, logged. "" is off.
 # default: "127.0.0.1:4375"
 http = "127.0.0.1:4375"
 
@@ -65,6 +65,14 @@ http = "127.0.0.1:4375"
 # "disk" waits for the disk before every answer.
 # default: "os"
 durability = "os"
+
+# Bytes that the rows in the journal may take, about. Beyond, the oldest rows are forgotten.
+# default: 4_294_967_296
+journal_bytes_max = 4_294_967_296
+
+# Seconds over which the resets of many agents are spread, so that not all caches are refilled at once.
+# default: "5s"
+reset_jitter = "5s"
 
 # A table for each namespace that needs settings of its own. What it leaves unset comes from
 # [namespaces.default], which is also for namespaces that are not named here.
@@ -76,8 +84,13 @@ durability = "os"
 # default: "none"
 # max_ttl = "none"
 
-# Most keys, tags and prefixes to remember, 150 to 500 bytes of memory each. Checked, and not enforced
-# yet: nothing is forgotten so far.
+# How long rows are remembered where there is no max_ttl: an agent that was away for longer resets the
+# namespace when it comes back. With a max_ttl it has no effect. At least "1m".
+# default: "1d"
+# retention = "1d"
+
+# Most keys, tags and prefixes to remember, 150 to 250 bytes of memory each. Beyond, the oldest rows are
+# forgotten: take the number of different keys invalidated in one max_ttl.
 # default: 1_000_000
 # entries_max = 1_000_000
 

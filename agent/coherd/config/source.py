@@ -27,6 +27,7 @@ PREFIX = "COHERD_"
 OTHER_VARIABLES = frozenset({"COHERD_ADDRESS", "COHERD_OUTPUT"})
 """Variables of the command line and the clients."""
 
+_INTEGER = re.compile(r"[0-9](_?[0-9]){0,30}")
 _KUBERNETES = re.compile(
     r"COHERD_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -200,6 +201,8 @@ def _from_text(value: str | bool, default: object) -> object:
         return value
     if isinstance(default, bool):
         return _WORDS.get(value.strip().lower(), value)
+    if type(default) is int and _INTEGER.fullmatch(value):
+        return int(value)
     return _entries(value) if type(default) is tuple else value
 
 

@@ -24,6 +24,29 @@ class Resumption(NamedTuple):
     """True when the cache holds at least one entry of the namespace."""
 
 
+SURVEY_KEYS_MAX = 10_000
+"""Keys that a survey looks at."""
+SURVEY_SECONDS_MAX = 2.0
+"""Seconds after which a survey ends with what it has seen."""
+
+
+class Survey(NamedTuple):
+    """What a cache really holds, to be compared with what it is configured to hold."""
+
+    template: str
+    """How the handler takes entries to be named."""
+    total: int
+    """Keys of the whole cache, without coherd's own."""
+    seen: int
+    """Keys that were looked at: all of them, or the first so many."""
+    entries: int
+    """How many of those seen are entries of the namespace."""
+    tags: int | None
+    """How many of those seen are sets of tags; None where the handler knows of none."""
+    stranger: bytes | None
+    """One of those seen that is neither; None where there is none."""
+
+
 class CursorMoved(HandlerFailed):
     """The cache holds another cursor than the one last written: it was restored or replaced."""
 
@@ -31,8 +54,8 @@ class CursorMoved(HandlerFailed):
 class Handler(Protocol):
     """Applies the rows of one namespace to one cache.
 
-    Both verbs raise `HandlerFailed` for whatever the cache did not confirm; the caller then connects
-    again and goes on from the cursor that the cache holds.
+    Every verb raises `HandlerFailed` for whatever the cache did not confirm. After `connect` and `apply`
+    the caller then connects again and goes on from the cursor that the cache holds.
     """
 
     @property
@@ -51,6 +74,9 @@ class Handler(Protocol):
 
         Raises `CursorMoved` when the cache no longer holds the cursor that was read or written last.
         """
+
+    async def survey(self) -> Survey:
+        """Look at a bounded part of what the cache holds; may be called beside `apply`."""
 
     async def aclose(self) -> None:
         """Close the connection; never raises."""

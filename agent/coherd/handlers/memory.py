@@ -6,12 +6,13 @@ runs on both.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from coherd.errors import HandlerFailed
-from coherd.handlers import CursorMoved, Resumption
+from coherd.handlers import SURVEY_KEYS_MAX, CursorMoved, Resumption, Survey
 from coherd.model import Kind, Position
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class MemoryHandler:
         self.entries: dict[bytes, object] = {}
         self.tags: dict[bytes, set[bytes]] | None = {} if tagged else None
         self.cursor: Position | None = None
+        self.strangers: set[bytes] = set()
+        """Other keys in the same cache."""
         self._namespace = namespace
         self._held: Position | None = None
         self._connected = False
@@ -101,6 +104,23 @@ class MemoryHandler:
             raise CursorMoved(f"{self.label}: holds {self.cursor} instead of {self._held}")
         self.cursor = self._held = cursor
         self._connected = True
+
+    async def survey(self) -> Survey:
+        """Count what the cache holds."""
+        await trio.lowlevel.checkpoint()
+        if self._fails():
+            raise HandlerFailed(f"{self.label}: told to fail")
+        tags = self.tags or {}
+        kinds = [*(["entry"] * len(self.entries)), *(["tag"] * len(tags))]
+        seen = list(islice([*kinds, *self.strangers], SURVEY_KEYS_MAX))
+        return Survey(
+            "{key}",
+            len(kinds) + len(self.strangers),
+            len(seen),
+            seen.count("entry"),
+            None if self.tags is None else seen.count("tag"),
+            next((name for name in seen if isinstance(name, bytes)), None),
+        )
 
     async def aclose(self) -> None:
         """Forget that it was connected; never raises."""

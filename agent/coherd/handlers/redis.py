@@ -24,37 +24,40 @@ also where the connection itself survived it. An apply of more than one step fir
 random mark beside its cursor: a copy made before its first delete holds the same cursor, but no mark.
 
 Not for Redis Cluster. The ACL needs ``+ping +select +scan +unlink +multi +exec +eval +hget +hset +type
-+smembers +zrange`` on the entries, the tags and ``coherd:cursor:*``.
++smembers +zrange`` on the entries, the tags and ``coherd:cursor:*``, and ``+dbsize`` for a survey.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from bisect import bisect_right
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from coherd.errors import ConfigError, HandlerFailed
+from coherd.errors import HandlerFailed
 from coherd.handlers import CursorMoved, Resumption
 from coherd.handlers.redis_connection import (
     COMMAND_TIMEOUT,
     CONNECT_TIMEOUT,
+    SCAN_COUNT,
     Command,
     RedisConnection,
+    understood,
 )
+from coherd.handlers.redis_names import OWN, Template
+from coherd.handlers.redis_survey import survey
 from coherd.model import Kind, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from coherd.handlers import Survey
     from coherd.model import Batch
 
-OWN = b"coherd:cursor:"
-"""What the names of coherd's own keys begin with; they are no entries, whatever the template."""
 UNLINK_KEYS_MAX = 500
 """Keys of one UNLINK: a few tenths of a millisecond of the server's one thread."""
 COMMANDS_MAX = 8
@@ -63,7 +66,6 @@ TAGS_MAX = 32
 """Tags of one script: the server does nothing else while it runs."""
 PASSES_MAX = 16
 """Prefixes that get a SCAN each; more of them share one, and are told apart here."""
-SCAN_COUNT = b"1000"
 WARM_WITHIN = 1.0
 """Seconds to look for one entry; after that the cache is taken to be warm, the safe answer."""
 
@@ -95,31 +97,6 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
 """KEYS[1], ARGV[1]: hash and field. Sets ARGV[3] if it holds ARGV[2]; else returns what it holds."""
-
-
-class Template(NamedTuple):
-    """How an entry or a tag is named: what stands before and after it."""
-
-    head: bytes
-    tail: bytes
-
-    @classmethod
-    def parse(cls, text: str, placeholder: str) -> Template:
-        """Split at the placeholder. Raises ConfigError."""
-        head, *tails = text.split(placeholder)
-        if len(tails) != 1:
-            raise ConfigError(f"the template {text!r} must contain {placeholder} once")
-        if text.encode().startswith(OWN):
-            raise ConfigError(f"the template {text!r}: {OWN.decode()}… is coherd's own")
-        return cls(head.encode(), tails[0].encode())
-
-    def fits(self, name: bytes) -> bool:
-        """Whether something of this template may have that name."""
-        return name.startswith(self.head) and name.endswith(self.tail)
-
-    def pattern(self, prefix: bytes) -> bytes:
-        """Give the glob for names that begin with `prefix` (the head included)."""
-        return b"%b*%b" % (_escape(prefix), _escape(self.tail))
 
 
 class Work(NamedTuple):
@@ -154,6 +131,12 @@ class RedisHandler:
         self._connection = RedisConnection(
             url, connect_timeout=connect_timeout, command_timeout=command_timeout
         )
+        self._another = partial(
+            RedisConnection,
+            url,
+            connect_timeout=connect_timeout,
+            command_timeout=command_timeout,
+        )
         self._namespace = namespace
         self._key = Template.parse(key, "{key}")
         self._tag = None if tag is None else Template.parse(tag, "{tag}")
@@ -175,10 +158,12 @@ class RedisHandler:
         """Open a fresh connection and read where the cache stands."""
         self._held = None
         await self._connection.open()
-        _, held = await self._connection.call([(b"PING",), (b"HGET", self._hash, self._field)])
-        warm = await self._is_warm()
+        with understood(self.label):
+            _, held = await self._connection.call([(b"PING",), (b"HGET", self._hash, self._field)])
+            cursor = _read_cursor(held or b"")
+            warm = await self._is_warm()
         self._held = held or b""
-        return Resumption(_read_cursor(self._held), warm)
+        return Resumption(cursor, warm)
 
     async def apply(self, batches: Sequence[Batch], cursor: Position) -> None:
         """Drop what the rows name, then store the cursor together with the last of it."""
@@ -188,20 +173,28 @@ class RedisHandler:
         work = self._sort(batches)
         told = str(cursor).encode()
         if not any(work) and told == held:
-            (found,) = await self._connection.call([(b"HGET", self._hash, self._field)])
-            self._expect(found or b"", held)
+            with understood(self.label):
+                (found,) = await self._connection.call([(b"HGET", self._hash, self._field)])
+                self._expect(found or b"", held)
         else:
             try:
-                await self._drop_and_commit(work, held, told)
+                with understood(self.label):
+                    await self._drop_and_commit(work, held, told)
             except CursorMoved:
                 raise
             except HandlerFailed:
                 # Nothing is confirmed, but what can be dropped is: a server that is out of memory and
                 # evicts nothing refuses the cursor and all of a MULTI, and no delete outside of one.
-                with suppress(HandlerFailed):
+                with suppress(HandlerFailed), understood(self.label):
                     await self._drop(list(_unlinks(work.keys)), work)
                 raise
         self._held = told
+
+    async def survey(self) -> Survey:
+        """Look at a bounded part of what the database holds, over a connection of its own."""
+        async with aclosing(self._another()) as connection:
+            with understood(self.label):
+                return await survey(connection, self._key, self._tag)
 
     async def aclose(self) -> None:
         """Close the connection; never raises."""
@@ -241,7 +234,7 @@ class RedisHandler:
         *_, answers = await self._connection.call(
             [(b"MULTI",), *last, self._move(held, told), (b"EXEC",)]
         )
-        self._expect(answers[-1], 1)
+        self._expect(answers[len(last)], 1)
 
     async def _drop(self, unlinks: Sequence[Command], work: Work) -> None:
         """Drop these keys, what the tags name (everything, where one cannot be followed), prefixes."""
@@ -263,7 +256,7 @@ class RedisHandler:
         if answer != expected:
             found = answer.decode(errors="replace") if isinstance(answer, bytes) else answer
             raise CursorMoved(
-                f"{self.label}: holds {repr(found) if found else 'no cursor'} instead of the cursor "
+                f"{self.label}: holds {repr(found)[:80] if found else 'no cursor'} instead of the cursor "
                 "that was written last: restored, flushed, evicted, or another agent of this name"
             )
 
@@ -321,10 +314,6 @@ def _read_cursor(held: bytes) -> Position | None:
         return Position.parse(held.partition(b" ")[0].decode())
     except ValueError:
         return None
-
-
-def _escape(text: bytes) -> bytes:
-    return re.sub(rb"[*?\[\]\\^-]", rb"\\\g<0>", text)
 
 
 def _shortest(prefixes: Iterable[bytes]) -> list[bytes]:

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import logging
 import ssl
+import stat
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -20,7 +23,7 @@ import trio
 from coherd.errors import ConfigError, HandlerFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from coredis.connection import BaseConnection, BaseConnectionParams
 
@@ -31,6 +34,8 @@ CONNECT_TIMEOUT = 2.0
 """Seconds for name lookup, TCP, TLS and the greeting together."""
 COMMAND_TIMEOUT = 10.0
 """Seconds that one command may go unanswered."""
+SCAN_COUNT = b"1000"
+"""Names that the server looks at in one SCAN."""
 REASON_CHARACTERS_MAX = 300
 """Longest reason that is passed on from the server."""
 
@@ -120,14 +125,36 @@ class Address(NamedTuple):
         """Build what TLS needs; read again at every connect, so that renewed certificates count."""
         if not self.tls:
             return None
-        context = ssl.create_default_context(cafile=self.options.get("ssl_ca_certs") or None)
+        authorities, certificate, key = map(
+            self._file, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+        )
+        try:
+            context = ssl.create_default_context(cafile=authorities)
+            if certificate:
+                context.load_cert_chain(certificate, key)
+        except ssl.SSLError as error:
+            files = ", ".join(file for file in (authorities, certificate, key) if file)
+            raise ValueError(
+                f"{files}: no certificates, or a key of another one ({error.reason})"
+            ) from None
         context.check_hostname = SWITCHES[self.options.get("ssl_check_hostname", "true")]
         if self.options.get("ssl_cert_reqs") == "none":
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if certificate := self.options.get("ssl_certfile"):
-            context.load_cert_chain(certificate, self.options.get("ssl_keyfile") or None)
         return context
+
+    def _file(self, option: str) -> str | None:
+        """Give the path of a file for TLS; a pipe there would hold up the agent for ever."""
+        path = self.options.get(option)
+        if not path:
+            return None
+        try:
+            mode = Path(path).stat().st_mode
+        except OSError as error:
+            raise ValueError(f"{option} {path}: {error.strerror}") from None
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"{option} {path}: is not a regular file")
+        return path
 
 
 class _Life:
@@ -268,9 +295,19 @@ class RedisConnection:
         if self.address.password:
             text = text.replace(self.address.password, "***")
         text = " ".join(text.split())[:REASON_CHARACTERS_MAX]
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
         if remedy := REMEDIES.get(type(error).__name__):
             text = f"{remedy} ({text})"
         return HandlerFailed(f"{self.label}: {doing}{text}")
+
+
+@contextmanager
+def understood(label: str) -> Iterator[None]:
+    """Turn answers that no Redis gives to what was asked into a failure of the cache."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise HandlerFailed(f"{label}: answers what no Redis answers to that") from None
 
 
 def _reason(error: BaseException) -> str:

@@ -62,6 +62,10 @@ class Write:
     """Cursors of readers whose cache can hold none, by reader; None removes one."""
     members: Mapping[str, bytes | None] = field(default_factory=dict)
     """Entries of the roster, by name, as the cluster encodes them; None removes one."""
+    forgotten: Mapping[str, int] = field(default_factory=dict)
+    """Per namespace a position: its blocks that end at or before it may go, now or a little later."""
+    max_ttls: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """Per namespace its history of `max_ttl`: (running time since when, seconds), oldest first."""
     life: Origin | None = None
     """A new life that numbers rows and positions from here on."""
     healed: bool = False
@@ -72,6 +76,8 @@ class Write:
 class Contents:
     """What a journal held when it was opened, blocks apart."""
 
+    name: str
+    """The agent that wrote it last: another one where a host was renamed, or cloned with its data."""
     running_time: float
     """Seconds that agents have run on this journal so far; time spent down does not count."""
     lives: Sequence[tuple[Origin, int]]
@@ -84,8 +90,21 @@ class Contents:
     namespace_floors: Mapping[str, Floor]
     cursors: Mapping[str, Position]
     members: Mapping[str, bytes]
+    max_ttls: Mapping[str, Sequence[tuple[float, float]]]
     clean: bool
-    """False when a loss of power may have taken committed writes that were not made good since."""
+    """False when a loss of power, or damage that cannot be told apart from one, may have taken committed
+    writes that were not made good since."""
+
+
+class Damage(NamedTuple):
+    """Something that is not as it was written."""
+
+    what: str
+    """Which file, table and row, and what is wrong with it: one line for an operator."""
+    namespace: str | None = None
+    """Whose blocks are damaged or gone; None where anything may be: the journal is then not clean."""
+    position: int = 0
+    """No block of the namespace above this position is damaged or gone."""
 
 
 class JournalStatistics(NamedTuple):
@@ -116,9 +135,17 @@ class Journal(Protocol):
         """Tell the running time in seconds now."""
 
     def blocks(self) -> Iterator[Block]:
-        """Give all blocks in order; writes are taken once the last was given. Called once.
+        """Give all intact blocks in order; writes are taken once the last was given. Called once.
 
-        Raises `JournalDamaged`, naming what is not as it was written.
+        The damaged ones are then gone. Until a floor of their namespace is committed that lies at their
+        damage or above, every opening tells of it.
+        """
+
+    @property
+    def damages(self) -> Sequence[Damage]:
+        """What was found damaged, one of each namespace; complete once the last of `blocks` was given.
+
+        What is found while it is read later is added.
         """
 
     def check_room(self) -> None:
@@ -148,13 +175,17 @@ class Journal(Protocol):
         """Give the committed blocks with a row above position `after`, in order, until `bytes_max`.
 
         At least one block is given where there is one; a block that began at or below `after` is given
-        whole.
+        whole. Raises `JournalDamaged` where the first of them is damaged; it is told once, then it counts
+        as gone.
         """
 
     async def fetch(
         self, stream: Stream, numbers: Sequence[Range], bytes_max: int
     ) -> Sequence[Block]:
-        """Give the committed blocks that share a number with `numbers`, in order of numbers."""
+        """Give the committed blocks that share a number with `numbers`, in order of numbers.
+
+        Raises `JournalDamaged` as `read` does.
+        """
 
     async def aclose(self) -> None:
         """Commit what is queued, mark the clean stop and close. Calling it again does nothing."""

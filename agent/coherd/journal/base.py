@@ -13,7 +13,7 @@ from coherd.journal import JournalStatistics, Write
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from coherd.journal import Block, Contents, Durability
+    from coherd.journal import Block, Contents, Damage, Durability
     from coherd.model import Range, Stream
 
 QUEUE_BYTES_MAX = 16 << 20
@@ -51,6 +51,7 @@ class BaseJournal(ABC):
     ) -> None:
         self.durability = durability
         self._contents = contents
+        self._damages: list[Damage] = []
         self._position = contents.position
         self._now = now
         self._time_offset = contents.running_time - now()
@@ -77,10 +78,12 @@ class BaseJournal(ABC):
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
-        """Give all blocks in order, and check them; writes are taken once the last was given.
+        """Give all intact blocks in order; writes are taken once the last was given. Called once."""
 
-        Called once. Raises `JournalDamaged`, naming what is not as it was written.
-        """
+    @property
+    def damages(self) -> Sequence[Damage]:
+        """What was found damaged; all of it is known once the last of `blocks` was given."""
+        return self._damages
 
     @abstractmethod
     def _enqueue(self, entry: Entry) -> None:
@@ -98,8 +101,8 @@ class BaseJournal(ABC):
             if block.position <= position:
                 raise ValueError(f"position {block.position} follows {position}")
             position = block.position + block.rows - 1
-            size += WRITE_OVERHEAD_BYTES + len(block.payload) + 32 * len(block.numbers)
-        if write.adopted or write.members or write.cursors:
+            size += block_bytes(block)
+        if write.adopted or write.members or write.cursors or write.max_ttls:
             size += _size_beside_blocks(write)
         queued = self._bytes - self._durable_bytes
         if queued and queued + size > self._queue_bytes_max:
@@ -172,10 +175,16 @@ class BaseJournal(ABC):
         return JournalStatistics(self._commits, queued, size_bytes, self._error)
 
 
+def block_bytes(block: Block) -> int:
+    """Tell about how many bytes a block takes."""
+    return WRITE_OVERHEAD_BYTES + len(block.payload) + 32 * len(block.numbers)
+
+
 def _size_beside_blocks(write: Write) -> int:
     """Tell about how many bytes of a write's other parts wait."""
     size = sum(64 + 100 * len(ranges) for ranges in write.adopted.values())
     size += sum(len(name) + len(entry or b"") for name, entry in write.members.items())
+    size += sum(64 + 16 * len(history) for history in write.max_ttls.values())
     return size + sum(len(reader) + 64 for reader in write.cursors)
 
 

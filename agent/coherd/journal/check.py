@@ -1,8 +1,8 @@
 """Reads a journal and tells what in it is not as it was written.
 
-SQLite alone does not notice damage, so nothing is believed that does not match its CRC, its place in
-the chain, and the counts in `meta`. Damage is reported by positions and streams, and the reading goes
-on behind it as far as it can.
+SQLite alone does not notice damage, so nothing is believed that does not match its CRC and its place
+in the chain of its namespace. Side tables must be whole. Blocks are believed one by one: those linked to
+the first block that was kept, and those linked to the last.
 """
 
 from __future__ import annotations
@@ -11,16 +11,26 @@ import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
 from coherd.errors import JournalDamaged
-from coherd.journal import Block, Floor
-from coherd.journal.codec import CHANGED, check_block, decode_block, is_intact, unpack_ranges
-from coherd.journal.held import Held, Meta, StreamEntry
+from coherd.journal import Damage, Floor
+from coherd.journal.codec import (
+    CHANGED,
+    UNLINKED,
+    decode_block,
+    is_block_intact,
+    is_block_linked,
+    is_intact,
+    unpack_pairs,
+    unpack_ranges,
+    unpack_starts,
+)
+from coherd.journal.held import Held, Meta, NamespaceEntry, StreamEntry
 from coherd.journal.schema import (
     BLOCKS,
     CURSORS,
-    FLOORS,
     LIVES,
     MEMBERS,
     META,
+    NAMESPACES,
     SCHEMA,
     SIDE_TABLES,
     STREAMS,
@@ -29,64 +39,58 @@ from coherd.model import Lane, Origin, Position, Stream
 from coherd.replication.intervals import Intervals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from coherd.journal import Block
     from coherd.journal.codec import Row
     from coherd.journal.schema import Table
-    from coherd.model import Range
 
 
 UNREADABLE = (sqlite3.Error, ValueError)
-"""What SQLite's module raises for bytes that make no sense, text that is not UTF-8 among it."""
+"""What SQLite's module raises for bytes that make no sense."""
+
+_LINKS_BACKWARDS = (
+    "SELECT position, before, chain, stream, namespace FROM blocks "
+    "WHERE position >= ? ORDER BY position DESC"
+)
 
 
-class Damage(NamedTuple):
-    """One thing that is not as it was written."""
+def load(connection: sqlite3.Connection) -> tuple[Held, str]:
+    """Read everything but the blocks; and what is wrong with the index of blocks, "" if nothing.
 
-    what: str
-    """Table and row, and what is wrong with it."""
-    positions: Range | None = None
-    """Positions whose blocks are damaged or gone; None when no block is."""
-    streams: tuple[Stream, ...] = ()
-    """Streams that have lost rows or their entry, as far as it can be told."""
-
-
-def load(connection: sqlite3.Connection) -> tuple[Held, list[Damage]]:
-    """Read everything but the blocks, and tell what is damaged.
-
-    Raises `JournalDamaged` when so much is that nothing can be told.
+    Raises `JournalDamaged` when nothing can be believed.
     """
-    try:
-        schema = connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name")
-        if schema.fetchall() != SCHEMA:
-            raise JournalDamaged("its tables are not those of a journal")
-        metas = connection.execute(META.select).fetchall()
-        if len(metas) != 1 or not is_intact(metas[0]):
-            raise JournalDamaged("table meta: its row is not what was written")
-        held = Held(Meta(*metas[0][:-1]))
-        damages = [
-            Damage(f"SQLite says: {text}")
-            for (text,) in connection.execute("PRAGMA integrity_check(10)")
-            if text != "ok"
-        ]
-        for table in SIDE_TABLES:
-            damages += _load_table(connection, table, held)
-    except UNREADABLE as error:
-        raise JournalDamaged(f"SQLite says: {error}") from error
+    schema = connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name")
+    if schema.fetchall() != SCHEMA:
+        raise JournalDamaged("its tables are not those of a journal")
+    metas = connection.execute(META.select).fetchall()
+    if len(metas) != 1 or not is_intact(metas[0]):
+        raise JournalDamaged("table meta: its row is not what was written")
+    held = Held(Meta(*metas[0][:-1]))
+    # Blocks are believed by their CRCs, and their index can be made anew; the trees must be sound.
+    index_fault = _ask_sqlite(connection, "integrity_check")
+    if index_fault and (fault := _ask_sqlite(connection, "quick_check")):
+        raise JournalDamaged(f"SQLite says: {fault}")
+    for table in SIDE_TABLES:
+        for row in connection.execute(table.select):
+            if not is_intact(row):
+                raise JournalDamaged(
+                    f"table {table.name}, {table.key} {row[0]!r}: it is not what was written"
+                )
+            held.checksums[table.name, row[0]] = row[-1]
+            _take(table, row, held)
     found = (len(held.checksums), sum(held.checksums.values()))
     if found != (held.meta.side_rows, held.meta.side_sum):
         names = ", ".join(table.name for table in SIDE_TABLES)
-        damages.append(Damage(f"tables {names}: a row is missing, or is an older one"))
-    return held, damages
+        raise JournalDamaged(f"tables {names}: a row is missing, or is an older one")
+    return held, index_fault
 
 
-def _load_table(connection: sqlite3.Connection, table: Table, held: Held) -> Iterator[Damage]:
-    for row in connection.execute(table.select):
-        if is_intact(row):
-            held.checksums[table.name, row[0]] = row[-1]
-            _take(table, row, held)
-        else:
-            yield Damage(f"table {table.name}, {table.key} {row[0]!r}: it is not what was written")
+def _ask_sqlite(connection: sqlite3.Connection, pragma: str) -> str:
+    """Run one of SQLite's own checks; "" when it finds nothing."""
+    (text,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
+    return "" if text == "ok" else " ".join(str(text).split())
 
 
 def _take(table: Table, row: Row, held: Held) -> None:
@@ -97,48 +101,211 @@ def _take(table: Table, row: Row, held: Held) -> None:
         stream = Stream(row[1], Origin(row[2], row[3]), Lane(row[4]))
         floor = None if row[5] is None else Floor(row[5], row[6])
         held.add_stream(stream, StreamEntry(row[0], Intervals(unpack_ranges(row[7])), floor))
-    elif table is FLOORS:
-        held.namespace_floors[row[0]] = Floor(row[1], row[2])
+    elif table is NAMESPACES:
+        entry = held.namespaces[row[0]] = NamespaceEntry(row[3])
+        entry.position, entry.blocks, entry.starts = row[1], row[2], unpack_starts(row[4])
+        entry.damaged = row[5]
+        entry.floor = None if row[6] is None else Floor(row[6], row[7])
+        entry.max_ttls = unpack_pairs(row[8])
     elif table is CURSORS:
         held.cursors[row[0]] = Position(row[1], row[2], row[3])
     elif table is MEMBERS:
         held.members[row[0]] = row[1]
 
 
-def scan(connection: sqlite3.Connection, held: Held) -> Iterator[Block | Damage]:
-    """Give all blocks in order, and in their places what is damaged."""
-    meta = held.meta
-    chain: bytes | None = meta.chain_start
-    last = count = 0
-    whole, wrong = True, ""
-    rows = connection.execute(BLOCKS.select)
-    while True:
+class Repair(NamedTuple):
+    """What makes a journal whole again once its intact blocks were read."""
+
+    wrong: Sequence[int]
+    """Keys of the rows of blocks that are to go."""
+    cut: int | None
+    """Everything above this key is to go, too."""
+    namespaces: Sequence[str]
+    """Those whose row changes."""
+    reindex: bool
+    """Whether the index of blocks is to be made anew."""
+
+
+class _Chain:
+    """What is found of one namespace's blocks while they are read."""
+
+    __slots__ = (
+        "backwards",
+        "entry",
+        "fault",
+        "gap",
+        "last",
+        "link",
+        "lost_up_to",
+        "read",
+        "starts",
+    )
+
+    def __init__(self, entry: NamespaceEntry) -> None:
+        self.entry = entry
+        self.link: bytes | None = None
+        """Of the last block in its place, damaged or not."""
+        self.last = entry.chain
+        """Of the last block that was given."""
+        self.read = 0
+        self.starts: dict[int, bytes] = {}
+        """Those of the blocks that were given."""
+        self.gap = False
+        """Whether blocks are missing since the last one that was given."""
+        self.lost_up_to = 0
+        self.fault = ""
+        """The first thing wrong."""
+        self.backwards: tuple[int, set[int]] | None = None
+        """Down to which position blocks are linked to the last one, but for some."""
+
+    def is_next(self, row: Row) -> bool:
+        """Tell whether a block belongs here, by its links."""
+        start = self.entry.starts.get(row[0])
+        if start is not None:
+            return bool(row[-2] == start)
+        return self.link is not None and row[-3] == self.link
+
+    def lose(self, fault: str) -> None:
+        """Note that blocks are missing here."""
+        self.gap = True
+        self.fault = self.fault or fault
+
+    def give(self, position: int, link: bytes) -> None:
+        """Take a block for one of ours."""
+        if self.gap or position in self.entry.starts:
+            self.starts[position] = link
+        if self.gap:
+            self.lost_up_to = position - 1
+            self.gap = False
+        self.read += 1
+        self.link = self.last = link
+
+    def end(self) -> None:
+        """Compare with what is known of the whole, and let that be what was found."""
+        entry = self.entry
+        ends = self.link == entry.chain if self.read else not entry.blocks
+        if self.gap or not ends or not (self.fault or self.read == entry.blocks):
+            self.lose(f"the last ones up to position {entry.position} are missing")
+            self.lost_up_to = entry.position
+        if self.fault:
+            entry.blocks, entry.starts = self.read, self.starts
+            entry.chain = self.last
+            entry.damaged = max(entry.damaged, self.lost_up_to)
+
+
+class Scan:
+    """One reading of all blocks, in order."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, held: Held) -> None:
+        self.damages: list[Damage] = []
+        """One a namespace; complete once all blocks were read."""
+        self._path = path
+        self._connection = connection
+        self._held = held
+        self._chains = {name: _Chain(entry) for name, entry in held.namespaces.items()}
+        self._wrong: list[int] = []
+        self._cut: int | None = None
+
+    def blocks(self) -> Iterator[Block]:
+        """Give the intact ones that are in their places, and let `held` know what there is."""
+        for row in self._rows():
+            if self._belongs(row):
+                block = decode_block(row, self._held.names)
+                self._held.note_span(block)
+                self._held.namespaces[block.namespace].positions.append(block.position)
+                yield block
+            else:
+                self._wrong.append(row[0])
+        for name, chain in self._chains.items():
+            blocks = chain.entry.blocks
+            chain.end()
+            self._tell(name, chain, blocks)
+        if self._wrong and not self.damages:
+            what = f"{self._path}: {len(self._wrong)} rows of table blocks belong to no namespace"
+            self.damages.append(Damage(what))
+
+    def repair(self, reindex: bool) -> Repair | None:
+        """Tell what is to be changed; None when all is well."""
+        changed = [name for name, chain in self._chains.items() if chain.fault]
+        if not (reindex or changed or self._wrong or self._cut is not None):
+            return None
+        return Repair(self._wrong, self._cut, changed, reindex)
+
+    def _tell(self, name: str, chain: _Chain, blocks: int) -> None:
+        what = ""
+        if chain.fault:
+            what = f"{blocks - chain.read} of {blocks} blocks are damaged or missing: {chain.fault}"
+        elif chain.entry.damaged:
+            what = "blocks were found damaged before, and are not made good yet"
+        if what:
+            what = f"{self._path}, namespace {name!r}, up to position {chain.entry.damaged}: {what}"
+            self.damages.append(Damage(what, name, chain.entry.damaged))
+
+    def _rows(self) -> Iterator[Row]:
+        """Give the rows as far as they can be read."""
+        last = 0
+        rows = self._connection.execute(BLOCKS.select)
+        while True:
+            try:
+                row = rows.fetchone()
+            except UNREADABLE as error:
+                self._cut = last
+                for chain in self._chains.values():
+                    if chain.read < chain.entry.blocks:
+                        chain.lose(f"table blocks behind position {last}: SQLite says: {error}")
+                return
+            if row is None:
+                return
+            last = row[0]
+            yield row
+
+    def _belongs(self, row: Row) -> bool:
+        """Tell whether the row of a block is intact and in its place."""
+        position = row[0]
+        intact = is_block_intact(row) and is_block_linked(row)
+        name = self._namespace(row[2], row[3]) if intact else None
+        if name is None:
+            # What it says of itself is not believed, but its links are: no other block has them.
+            for chain in self._chains.values():
+                if chain.is_next(row):
+                    chain.lose(f"table blocks, position {position}: {CHANGED}")
+                    chain.link = row[-2]
+                    break
+            return False
+        chain = self._chains[name]
+        if not chain.is_next(row):
+            chain.lose(f"table blocks, position {position}: {UNLINKED}")
+            if not self._is_linked_backwards(name, position):
+                return False
+        chain.give(position, row[-2])
+        return True
+
+    def _namespace(self, stream_id: int | None, namespace: str | None) -> str | None:
+        """Tell the namespace of a block; None when nothing here knows of it."""
+        if stream_id:
+            stream = self._held.names.get(stream_id)
+            namespace = None if stream is None else stream.namespace
+        return namespace if namespace in self._chains else None
+
+    def _is_linked_backwards(self, name: str, position: int) -> bool:
+        """Tell whether the blocks of a namespace from a position on lead to its last one."""
+        chain = self._chains[name]
+        if chain.backwards is None:
+            chain.backwards = self._follow_backwards(name, position)
+        first, others = chain.backwards
+        return position >= first and position not in others
+
+    def _follow_backwards(self, name: str, position: int) -> tuple[int, set[int]]:
+        """Go from a namespace's last block back to a position."""
+        first, others = self._held.meta.position + 1, set[int]()
+        due = self._held.namespaces[name].chain
         try:
-            row = rows.fetchone()
-        except UNREADABLE as error:
-            wrong = wrong or f"table blocks, behind position {last}: {error}"
-            break
-        if row is None:
-            break
-        count += 1
-        fault = check_block(row, chain)
-        if not fault and row[2] and row[2] not in held.names:
-            fault = CHANGED
-        if fault:
-            wrong = wrong or f"table blocks, position {row[0]!r}: {fault}"
-        if fault == CHANGED:  # nothing is known of its place: all up to the next intact one is lost
-            chain = None
-            continue
-        if wrong:
-            yield Damage(wrong, (last + 1, max(last + 1, row[0] - 1)))
-            whole, wrong = False, ""
-        chain = row[-2]
-        last = row[0] + row[1] - 1
-        yield decode_block(row, held.names)
-    if not wrong and (chain != meta.chain_head or (whole and count != meta.blocks)):
-        wrong = (
-            f"table blocks: {count} blocks up to position {last}, "
-            f"not {meta.blocks} up to {meta.position}"
-        )
-    if wrong:
-        yield Damage(wrong, (last + 1, max(last + 1, meta.position)))
+            for at, before, link, *of in self._connection.execute(_LINKS_BACKWARDS, (position,)):
+                if self._namespace(*of) == name:
+                    if link == due:
+                        first, due = at, before
+                    else:
+                        others.add(at)
+        except UNREADABLE:  # told when the reading comes to it
+            pass
+        return first, others

@@ -1,8 +1,9 @@
 """Rows of tables ↔ what they mean, with their CRC and chain.
 
 A row's *record* is what is hashed: the columns as `ascii` writes them (it tells the types apart and is
-the same in every release of Python), and for a block its payload as it is. The chain is over records
-whose payload is represented by its CRC.
+the same in every release of Python), and for a block its payload as it is. The chain is over positions
+and CRCs; a row names the link before it and its own, so that one that was changed still joins its
+neighbours.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 """The columns of one row of a table as SQLite gives and takes them."""
+
+_START = struct.Struct("<q8s")
+_PAIR = struct.Struct("<2d")
 
 
 def pack_ranges(ranges: Sequence[Range]) -> bytes:
@@ -45,13 +49,33 @@ def is_intact(row: Row) -> bool:
     return row == seal(row[:-1])
 
 
-def start_chain(cluster: str, name: str) -> bytes:
-    """Give the link before the first block: no two journals' blocks fit into one chain."""
-    return blake2b(ascii((cluster, name)).encode(), digest_size=8).digest()
+def pack_starts(starts: Mapping[int, bytes]) -> bytes:
+    """Write links by position."""
+    return b"".join([_START.pack(position, start) for position, start in starts.items()])
+
+
+def unpack_starts(blob: bytes) -> dict[int, bytes]:
+    """Read what `pack_starts` wrote."""
+    return dict(_START.iter_unpack(blob))
+
+
+def pack_pairs(pairs: Sequence[tuple[float, float]]) -> bytes:
+    """Write pairs of floating-point numbers."""
+    return b"".join([_PAIR.pack(*pair) for pair in pairs])
+
+
+def unpack_pairs(blob: bytes) -> tuple[tuple[float, float], ...]:
+    """Read what `pack_pairs` wrote."""
+    return tuple(_PAIR.iter_unpack(blob))
+
+
+def start_chain(cluster: str, name: str, namespace: str) -> bytes:
+    """Give the link before a namespace's first block: no two journals' blocks fit into one chain."""
+    return blake2b(ascii((cluster, name, namespace)).encode(), digest_size=8).digest()
 
 
 def encode_block(block: Block, stream_id: int | None, chain: bytes) -> Row:
-    """Give the row of `block`, linked to the chain that ends with `chain`."""
+    """Give the row of `block`, which follows the link `chain`."""
     numbers = block.numbers
     columns = (
         block.position,
@@ -65,8 +89,7 @@ def encode_block(block: Block, stream_id: int | None, chain: bytes) -> Row:
         block.cause.value,
     )
     crc = _checksum(ascii(columns).encode(), block.payload)
-    chain = _link(chain, block.position, crc)
-    return (*columns, block.payload, chain, zlib.crc32(chain, crc))
+    return (*columns, block.payload, chain, _link(chain, block.position, crc), crc)
 
 
 _SLICE_BYTES = 4096
@@ -83,29 +106,24 @@ def _checksum(head: bytes, payload: bytes) -> int:
     return crc
 
 
-def _link(chain: bytes, position: int, crc: int) -> bytes:
-    """Give the link of the block with the CRC `crc` that follows `chain`."""
-    return blake2b(b"%b %d %d" % (chain, position, crc), digest_size=8).digest()
+def _link(before: bytes, position: int, crc: int) -> bytes:
+    """Give the link of the block with the CRC `crc` that follows the link `before`."""
+    return blake2b(b"%b %d %d" % (before, position, crc), digest_size=8).digest()
 
 
 CHANGED = "it is not what was written"
 UNLINKED = "blocks before it are missing, or it is not where it was written"
 
 
-def check_block(row: Row, chain: bytes | None) -> str:
-    """Tell what is wrong with the row of a block that follows `chain`, "" if nothing.
+def is_block_intact(row: Row) -> bool:
+    """Tell whether the row of a block is what was written, wherever that was."""
+    payload = row[-4]
+    return isinstance(payload, bytes) and row[-1] == _checksum(ascii(row[:-4]).encode(), payload)
 
-    Without a chain (None) only the row itself is looked at.
-    """
-    payload, stored = row[-3], row[-2]
-    if not isinstance(payload, bytes) or not isinstance(stored, bytes):
-        return CHANGED
-    crc = _checksum(ascii(row[:-3]).encode(), payload)
-    if row[-1] != zlib.crc32(stored, crc):
-        return CHANGED
-    if chain is not None and _link(chain, row[0], crc) != stored:
-        return UNLINKED
-    return ""
+
+def is_block_linked(row: Row) -> bool:
+    """Tell whether the links of an intact row of a block are its own."""
+    return isinstance(row[-3], bytes) and row[-2] == _link(row[-3], row[0], row[-1])
 
 
 def decode_block(row: Row, names: Mapping[int, Stream]) -> Block:

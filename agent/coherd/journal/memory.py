@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from coherd.journal import Block, Contents, Durability
-from coherd.journal.base import CLOSED, QUEUE_BYTES_MAX, BaseJournal, Entry, cut_page, shares
+from coherd.journal import Block, Contents, Damage, Durability
+from coherd.journal.base import (
+    CLOSED,
+    QUEUE_BYTES_MAX,
+    BaseJournal,
+    Entry,
+    block_bytes,
+    cut_page,
+    shares,
+)
 from coherd.replication.intervals import Intervals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from coherd.journal import Floor, JournalStatistics, Write
     from coherd.model import Origin, Position, Range, Stream
@@ -33,6 +41,13 @@ class Disk:
     closed: bool = True
     boot_id: str = ""
     durability: Durability = Durability.OS
+    name: str = ""
+    lost: set[int] = field(default_factory=set)
+    """Positions of blocks that are damaged; the next opening finds it."""
+    gone: set[int] = field(default_factory=set)
+    """Positions of blocks that were found damaged."""
+    damages: dict[str, Damage] = field(default_factory=dict)
+    """By namespace, what no floor accounts for yet."""
 
 
 class _Sorted(NamedTuple):
@@ -58,6 +73,7 @@ class _State:
         self.namespace_floors: dict[str, Floor] = {}
         self.cursors: dict[str, Position] = {}
         self.members: dict[str, bytes] = {}
+        self.max_ttls: dict[str, Sequence[tuple[float, float]]] = {}
 
     def take(self, write: Write) -> None:
         """Add what `write` says."""
@@ -82,6 +98,22 @@ class _State:
                 self.members.pop(name, None)
             else:
                 self.members[name] = entry
+        self.max_ttls.update(write.max_ttls)
+        for namespace, position in write.forgotten.items():
+            of_it = [block for block in self.blocks if block.namespace == namespace]
+            self.drop({b.position for b in of_it if b.position + b.rows - 1 <= position})
+
+    def drop(self, positions: Collection[int]) -> None:
+        """Remove blocks."""
+        gone = [block for block in self.blocks if block.position in positions]
+        if not gone:
+            return
+        self.size_bytes -= sum(map(block_bytes, gone))
+        self.blocks = [block for block in self.blocks if block.position not in positions]
+        for stream in {block.stream for block in gone if block.numbers}:
+            if stream is not None:
+                found = self.of_stream[stream]
+                self.of_stream[stream] = [item for item in found if item.position not in positions]
 
     def _take_numbers(self, block: Block) -> None:
         if block.stream is None or not block.numbers:
@@ -94,9 +126,10 @@ class _State:
             self.of_stream.setdefault(block.stream, []), _Sorted(first, last, block.position, block)
         )
 
-    def contents(self, running_time: float, clean: bool) -> Contents:
+    def contents(self, name: str, running_time: float, clean: bool) -> Contents:
         """Give a copy for the caller."""
         return Contents(
+            name=name,
             running_time=running_time,
             lives=tuple(self.lives),
             position=self.position,
@@ -105,6 +138,7 @@ class _State:
             namespace_floors=dict(self.namespace_floors),
             cursors=dict(self.cursors),
             members=dict(self.members),
+            max_ttls={namespace: h for namespace, h in self.max_ttls.items() if h},
             clean=clean,
         )
 
@@ -116,6 +150,7 @@ class MemoryJournal(BaseJournal):
         self,
         disk: Disk | None = None,
         *,
+        name: str = "",
         durability: Durability = Durability.OS,
         now: Callable[[], float] = trio.current_time,
         boot_id: str = "a boot",
@@ -128,21 +163,38 @@ class MemoryJournal(BaseJournal):
             for write, size, _ in commit:
                 self._state.take(write)
                 self._state.size_bytes += size
+        self._find_damage()
         fsynced = disk.durability is Durability.DISK
         clean = disk.whole and (disk.closed or fsynced or boot_id == disk.boot_id != "")
-        contents = self._state.contents(disk.running_time, clean)
+        contents = self._state.contents(disk.name or name, disk.running_time, clean)
         super().__init__(contents, durability, now, queue_bytes_max)
+        self._damages += disk.damages.values()
+        self._name = name
         self._boot_id = boot_id
         self._automatic = automatic
         self._queue: list[Entry] = []
         self._failure = ""
+
+    def _find_damage(self) -> None:
+        """Drop what is lost, and note up to where its namespaces may lack something."""
+        disk, blocks = self.disk, self._state.blocks
+        for lost in [block for block in blocks if block.position in disk.lost]:
+            name = lost.namespace
+            following = [b for b in blocks if b.namespace == name and b.position > lost.position]
+            end = following[0].position - 1 if following else self._state.position
+            if name not in disk.damages or disk.damages[name].position < end:
+                what = f"namespace {name!r}, up to position {end}: blocks are damaged"
+                disk.damages[name] = Damage(what, name, end)
+        disk.gone |= disk.lost
+        disk.lost.clear()
+        self._state.drop(disk.gone)
 
     def blocks(self) -> Iterator[Block]:
         """Give all blocks in order; writes are taken once the last was given. Called once."""
         yield from tuple(self._state.blocks)
         disk = self.disk
         disk.whole, disk.closed = self._contents.clean, False
-        disk.boot_id, disk.durability = self._boot_id, self.durability
+        disk.name, disk.boot_id, disk.durability = self._name, self._boot_id, self.durability
         self._loaded = True
 
     def _enqueue(self, entry: Entry) -> None:
@@ -166,6 +218,10 @@ class MemoryJournal(BaseJournal):
             self._durable_bytes += size
             self.disk.running_time = max(self.disk.running_time, running_time)
             self.disk.whole = self.disk.whole or write.healed
+            for namespace, floor in write.namespace_floors.items():
+                damage = self.disk.damages.get(namespace)
+                if damage is not None and floor.n >= damage.position:
+                    del self.disk.damages[namespace]
         self._durable += len(entries)
         self._commits += 1
         self._wake()
@@ -190,6 +246,7 @@ class MemoryJournal(BaseJournal):
         """Give the journal that the next process finds after `aclose`."""
         return MemoryJournal(
             self.disk,
+            name=self._name,
             durability=self.durability,
             now=self._now,
             boot_id=self._boot_id if boot_id is None else boot_id,

@@ -1,9 +1,10 @@
 """The tables of a journal on disk, and what its file must look like.
 
-Every row of every table carries a CRC over its other columns. Blocks are chained besides: each holds
-the hash of the one before it and its own. The one row of `meta` is rewritten by every commit and
-knows the head of the chain, how many blocks there are, and number and sum of the CRCs of all other
-rows; so a row that is missing, or is an older one, is noticed as surely as one that was changed.
+Every row of every table carries a CRC over its other columns. The blocks of a namespace are chained
+besides: each has a hash and names that of the one before it, and the row of the namespace knows how
+many there are and the hash of the last. The one row of `meta` is rewritten by every commit and knows
+number and sum of the CRCs of all rows but the blocks; so a row that is missing, or is an older one, is
+noticed as surely as one that was changed.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from functools import cached_property
 APPLICATION_ID = 0x636F6864
 """SQLite's application_id of a journal: "cohd"."""
 
-FORMAT = 1
-"""SQLite's user_version of the newest format that this release knows."""
+FORMAT = 2
+"""SQLite's user_version of the format that this release knows."""
 
 PAGE_BYTES = 4096
 """A commit of one row rewrites four pages; larger ones would cost more than overflow chains save."""
 
 
-INSERT_ROWS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
-"""Rows per statement. Each statement lets go of the interpreter's lock and has to get it back, which
+ROWS_PER_STATEMENT = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""How many rows a statement may take. Each lets go of the interpreter's lock and has to get it back, which
 under load costs more than the statement does."""
 
 
@@ -57,12 +58,13 @@ class Table:
         """The statements that write so many rows at once."""
         row = f"({', '.join('?' * len(self.columns))})"
         start = f"REPLACE INTO {self.name} VALUES "  # noqa: S608
-        return {rows: start + ", ".join([row] * rows) for rows in INSERT_ROWS}
+        return {rows: start + ", ".join([row] * rows) for rows in ROWS_PER_STATEMENT}
 
     @cached_property
-    def delete(self) -> str:
-        """The statement that removes one row."""
-        return f"DELETE FROM {self.name} WHERE {self.key} = ?"  # noqa: S608
+    def deletes(self) -> dict[int, str]:
+        """The statements that remove so many rows at once, by their keys."""
+        start = f"DELETE FROM {self.name} WHERE {self.key} IN "  # noqa: S608
+        return {rows: f"{start}({', '.join('?' * rows)})" for rows in ROWS_PER_STATEMENT}
 
 
 META = Table(
@@ -77,9 +79,6 @@ META = Table(
         "whole INTEGER",
         "running_time REAL",
         "position INTEGER",
-        "blocks INTEGER",
-        "chain_start BLOB",
-        "chain_head BLOB",
         "side_rows INTEGER",
         "side_sum INTEGER",
         "crc INTEGER",
@@ -112,9 +111,20 @@ STREAMS = Table(
     ),
     "id",
 )
-FLOORS = Table(
-    "floors",
-    ("namespace TEXT PRIMARY KEY", "n INTEGER", "accepted_at REAL", "crc INTEGER"),
+NAMESPACES = Table(
+    "namespaces",
+    (
+        "namespace TEXT PRIMARY KEY",
+        "position INTEGER",
+        "blocks INTEGER",
+        "chain BLOB",
+        "starts BLOB",
+        "damaged INTEGER",
+        "floor INTEGER",
+        "floor_accepted_at REAL",
+        "max_ttls BLOB",
+        "crc INTEGER",
+    ),
     "namespace",
     " WITHOUT ROWID",
 )
@@ -149,6 +159,7 @@ BLOCKS = Table(
         "accepted_at REAL",
         "cause TEXT",
         "payload BLOB",
+        "before BLOB",
         "chain BLOB",
         "crc INTEGER",
     ),
@@ -157,7 +168,7 @@ BLOCKS = Table(
 INDEX_NAME = "blocks_of_stream"
 INDEX = f"CREATE INDEX {INDEX_NAME} ON blocks (stream, first, last)"
 
-SIDE_TABLES = (LIVES, STREAMS, FLOORS, CURSORS, MEMBERS)
+SIDE_TABLES = (LIVES, STREAMS, NAMESPACES, CURSORS, MEMBERS)
 """Those whose rows are counted and summed in `meta`."""
 
 TABLES = (META, *SIDE_TABLES, BLOCKS)

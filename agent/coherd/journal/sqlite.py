@@ -1,11 +1,8 @@
-"""The journal in SQLite: a thread that writes, a connection that reads, and what opening asks first."""
+"""The journal in SQLite: a thread that writes and a connection that reads."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import stat
-import struct
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -14,28 +11,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from coherd.errors import JournalDamaged, StartRefused
-from coherd.journal import Durability
+from coherd.errors import StartRefused
 from coherd.journal.base import CLOSED, QUEUE_BYTES_MAX, BaseJournal, Entry
-from coherd.journal.check import Damage, load
-from coherd.journal.codec import seal, start_chain
-from coherd.journal.held import Held, Meta
-from coherd.journal.reader import Reader, connect, describe
-from coherd.journal.schema import (
-    APPLICATION_ID,
-    FORMAT,
-    INDEX,
-    META,
-    PAGE_BYTES,
-    TABLES,
-)
-from coherd.journal.wal import Loss, inspect
+from coherd.journal.check import Scan
+from coherd.journal.opening import PERMISSIONS, open_file
+from coherd.journal.reader import Reader
 from coherd.journal.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from coherd.journal import Block, JournalStatistics
+    from coherd.journal import Block, Durability, JournalStatistics
+    from coherd.journal.check import Repair
+    from coherd.journal.opening import Opened
     from coherd.model import Range, Stream
 
 _T = TypeVar("_T")
@@ -79,128 +67,11 @@ def open_journal(
 
     The caller holds the lock on the directory. `now` is a clock in seconds that goes on while the agent
     runs; where it starts is of no matter. All is checked but the blocks, which `blocks` checks; until
-    they were read nothing in the file is changed. Raises `StartRefused` for a file that is not this
-    agent's journal or cannot be read, and `JournalDamaged`.
+    they were read the file is not changed, only put aside where nothing in it can be believed. Raises
+    `StartRefused` for a file that is not a journal of this cluster or cannot be read.
     """
-    if not os.path.lexists(path):
-        _create(path, cluster, name, boot_id, durability)
-    _check_header(path)
-    log = path.with_name(f"{path.name}-wal")
-    loss = inspect(log) if log.exists() else None
-    try:
-        connection = connect(path)
-    except sqlite3.Error as error:
-        raise StartRefused(f"{path} cannot be opened: {error}; {_PERMISSIONS}") from error
-    try:
-        held = _load(path, connection, cluster, name)
-        clean = _check_log(path, loss, held.meta, boot_id)
-    except BaseException:
-        connection.close()
-        raise
-    reader = Reader(path, connection, held)
-    return SqliteJournal(path, held, reader, clean, durability, now, boot_id, queue_bytes_max)
-
-
-_PERMISSIONS = "look at its permissions and its disk"
-
-
-def _create(path: Path, cluster: str, name: str, boot_id: str, durability: Durability) -> None:
-    """Make an empty journal beside `path` and give it its name when it is whole."""
-    new = path.with_name(f"{path.name}-new")
-    for suffix in ("-wal", "-journal"):  # SQLite would put it into the new file
-        stray = path.with_name(path.name + suffix)
-        if stray.exists():
-            raise StartRefused(
-                f"{stray} is there without {path}; move it away, or {path.name} back"
-            )
-    chain = start_chain(cluster, name)
-    meta = Meta(1, cluster, name, boot_id, durability.value, 1, 1, 0.0, 0, 0, chain, chain, 0, 0)
-    try:
-        for suffix in ("", "-wal", "-journal"):
-            new.with_name(new.name + suffix).unlink(missing_ok=True)
-        new.touch(mode=0o600)  # who may read it knows every key; its log gets the same rights
-        connection = sqlite3.connect(new, isolation_level=None)
-        try:
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
-            for table in TABLES:
-                connection.execute(table.create)
-            connection.execute(INDEX)
-            connection.execute(META.inserts[1], seal(meta.row()))
-            connection.execute("COMMIT")
-            connection.execute("PRAGMA journal_mode = WAL")
-        finally:
-            connection.close()
-        new.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except (OSError, sqlite3.Error) as error:
-        raise StartRefused(f"{path} cannot be made: {error}; {_PERMISSIONS}") from error
-
-
-def _check_header(path: Path) -> None:
-    """Refuse what is not a journal, or one of a newer format, before SQLite touches it."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise StartRefused(f"{path} is not a file; name another data directory")
-        with path.open("rb") as file:
-            header = file.read(100)
-    except OSError as error:
-        raise StartRefused(f"{path} cannot be read: {error}; {_PERMISSIONS}") from error
-    if not header:
-        raise StartRefused(f"{path} is empty, which no journal is; move it away and start again")
-    magic, format_, application = struct.unpack(">16s44xI4xI28x", header.ljust(100, b"\0"))
-    if magic != b"SQLite format 3\0" or application != APPLICATION_ID:
-        raise StartRefused(
-            f"{path} is not a journal of coherd; name another data directory, or move it away"
-        )
-    if format_ != FORMAT:
-        raise StartRefused(
-            f"{path} has format {format_}, this release knows format {FORMAT}; "
-            "start the release that wrote it, or move it away"
-        )
-
-
-def _load(path: Path, connection: sqlite3.Connection, cluster: str, name: str) -> Held:
-    """Read all but the blocks. Raises `JournalDamaged`, and `StartRefused` for another agent's journal."""
-    try:
-        held, damages = load(connection)
-    except JournalDamaged as error:
-        raise JournalDamaged(describe(path, Damage(str(error)))) from error
-    meta = held.meta
-    if (meta.cluster, meta.name) != (cluster, name):
-        raise StartRefused(
-            f"{path} is the journal of agent {meta.name!r} in cluster {meta.cluster!r}, "
-            f"not of {name!r} in {cluster!r}; give this agent a data directory of its own"
-        )
-    if damages:
-        raise JournalDamaged(describe(path, damages[0]))
-    return held
-
-
-def _check_log(path: Path, loss: Loss | None, meta: Meta, boot_id: str) -> bool:
-    """Tell whether the journal is clean. Raises `JournalDamaged` for a log that no crash explains.
-
-    A crash of the process, and with fsync a loss of power, tears at most the commit that was being
-    written and that nobody was told of; a loss of power without fsync may take any.
-    """
-    same_boot = bool(boot_id) and boot_id == meta.boot_id
-    power_lost = not meta.closed and not same_boot
-    fsynced = meta.durability == Durability.DISK
-    if loss is None:  # an open journal always has its log
-        return bool(meta.whole and meta.closed)
-    if loss.commits > 1 and not (power_lost and not fsynced):
-        what = (
-            f"its log {path.name}-wal ends at byte {loss.offset}, {loss.size_bytes} bytes too soon"
-        )
-        raise JournalDamaged(describe(path, Damage(what)))
-    return bool(meta.whole and (meta.closed or same_boot or fsynced))
+    opened = open_file(path, cluster, name, boot_id, durability)
+    return SqliteJournal(path, opened, name, durability, now, boot_id, queue_bytes_max)
 
 
 class SqliteJournal(BaseJournal):
@@ -209,18 +80,20 @@ class SqliteJournal(BaseJournal):
     def __init__(
         self,
         path: Path,
-        held: Held,
-        reader: Reader,
-        clean: bool,
+        opened: Opened,
+        name: str,
         durability: Durability,
         now: Callable[[], float],
         boot_id: str,
         queue_bytes_max: int,
     ) -> None:
-        super().__init__(held.contents(clean), durability, now, queue_bytes_max)
+        super().__init__(opened.held.contents(opened.clean), durability, now, queue_bytes_max)
         self._path = path
-        self._held = held
-        self._reader = reader
+        self._opened = opened
+        self._reader = Reader(path, opened.connection, opened.held)
+        self._damages = self._reader.damages
+        self._damages += opened.damages
+        self._name = name
         self._boot_id = boot_id
         self._reading = trio.CapacityLimiter(1)
         self._queue: SimpleQueue[list[Entry] | None] = SimpleQueue()
@@ -237,23 +110,27 @@ class SqliteJournal(BaseJournal):
         self._durable_before = 0
 
     def blocks(self) -> Iterator[Block]:
-        """Give all blocks in order, and check them; writes are taken once the last was given.
+        """Give all intact blocks in order; writes are taken once the last was given. Called once.
 
-        Called once. Raises `JournalDamaged`, naming what is not as it was written.
+        Raises `StartRefused` where the journal cannot be written.
         """
-        yield from self._reader.scan()
-        self._start()
+        scan = Scan(self._path, self._opened.connection, self._opened.held)
+        yield from scan.blocks()
+        self._damages += scan.damages
+        if any(damage.namespace is None for damage in scan.damages):
+            self._contents.clean = False
+        self._start(scan.repair(self._opened.index_broken))
 
-    def _start(self) -> None:
+    def _start(self, repair: Repair | None) -> None:
         """Mark the journal as being in use and start the writer."""
         try:
-            self._writer = Writer(self._path, self._held)
-            self._writer.mark_open(self._boot_id, self.durability, self._contents.clean)
+            self._writer = Writer(self._path, self._opened.held)
+            self._writer.mark_open(
+                self._name, self._boot_id, self.durability, self._contents.clean, repair
+            )
         except sqlite3.Error as error:
             self._error = str(error)
-            raise StartRefused(
-                f"{self._path} cannot be written: {error}; {_PERMISSIONS}"
-            ) from error
+            raise StartRefused(f"{self._path} cannot be written: {error}; {PERMISSIONS}") from error
         self._loaded = True
         self._thread = threading.Thread(
             target=self._write, args=(self._writer,), name="coherd-journal", daemon=True
@@ -352,6 +229,9 @@ class SqliteJournal(BaseJournal):
         try:
             closing = False
             while not closing:
+                while writer.forgets and self._queue.empty():
+                    writer.forget()
+                    writer.checkpoint()
                 entries: list[Entry] = []
                 handed = self._queue.get()
                 while handed is not None:
@@ -367,6 +247,8 @@ class SqliteJournal(BaseJournal):
                     self._durable_bytes += size
                     self._durable += len(entries)
                     self._tell()
+                if writer.forgets and not closing:
+                    writer.forget()
                 writer.checkpoint()
             writer.mark_closed(self._closing_time)
         except Exception as error:  # whatever it was: what is not committed now never will be

@@ -11,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _HEADER = struct.Struct(">8I")
@@ -22,30 +23,32 @@ _MASK = 0xFFFFFFFF
 class Loss(NamedTuple):
     """What SQLite is going to drop from a log."""
 
+    frames: int
+    """Whole frames of the log at or behind the first wrong one; 2 stands for any more."""
     commits: int
-    """Commits in frames at or behind the first wrong one; 2 stands for any more."""
+    """How many of them end a commit; 2 stands for any more."""
     offset: int
-    """Where the first wrong byte run begins in the log."""
+    """Where the first of the dropped commits begins in the log."""
     size_bytes: int
     """How much there is from there on."""
 
 
-NOTHING_LOST = Loss(0, 0, 0)
+NOTHING_LOST = Loss(0, 0, 0, 0)
 
 
 def inspect(path: Path) -> Loss:
     """Tell what SQLite is going to drop from the log at `path`, which is there.
 
     A frame that repeats one of the log's salts belongs to it; one left from an earlier log has neither.
+    A killed process leaves no whole frame that is wrong, but for an instant in a log that is used
+    again, between the head of a frame and its page. Raises OSError.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         raw = file.read(_HEADER.size)
-        if not raw:
+        if size <= _HEADER.size:
             return NOTHING_LOST
-        whole = Loss(2 if size > _HEADER.size else 0, 0, size)
-        if len(raw) < _HEADER.size:
-            return whole
+        whole = Loss(2, 2, 0, size)
         magic, _, page_bytes, _, *salts, check_1, check_2 = _HEADER.unpack(raw)
         order = ">" if magic & 1 else "<"
         checksum = _add(raw[:24], (0, 0), order)
@@ -64,22 +67,22 @@ def inspect(path: Path) -> Loss:
             offset += frame_bytes
             if pages:
                 last_commit = offset
-        commits = _count_commits(file, offset, frame_bytes, salts)
-    return Loss(commits, last_commit, size - last_commit) if commits else NOTHING_LOST
+        frames, commits = _count(file, range(offset, size - frame_bytes + 1, frame_bytes), salts)
+    return Loss(frames, commits, last_commit, size - last_commit) if frames else NOTHING_LOST
 
 
-def _count_commits(file: BinaryIO, offset: int, frame_bytes: int, salts: list[int]) -> int:
-    """Count frames from `offset` on that belong to the log and end a commit."""
-    commits = 0
-    while commits < 2:
+def _count(file: BinaryIO, offsets: Iterable[int], salts: list[int]) -> tuple[int, int]:
+    """Count the frames at `offsets` that belong to the log, and those that end a commit."""
+    frames = commits = 0
+    for offset in offsets:
         file.seek(offset)
-        head = file.read(_FRAME.size)
-        if len(head) < _FRAME.size:
-            break
-        _, pages, salt_1, salt_2, _, _ = _FRAME.unpack(head)
-        commits += bool(pages) and (salt_1 == salts[0] or salt_2 == salts[1])
-        offset += frame_bytes
-    return commits
+        _, pages, salt_1, salt_2, _, _ = _FRAME.unpack(file.read(_FRAME.size))
+        if salt_1 == salts[0] or salt_2 == salts[1]:
+            frames = min(2, frames + 1)
+            commits += bool(pages)
+            if commits == 2:
+                break
+    return frames, commits
 
 
 def _add(data: bytes, checksum: tuple[int, int], order: str) -> tuple[int, int]:

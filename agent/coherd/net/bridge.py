@@ -23,6 +23,7 @@ import structlog
 import trio
 
 from coherd.errors import RpcFailed
+from coherd.limits import MESSAGE_BYTES_MAX
 from coherd.net.bridge_client import Channel, ClientStream
 from coherd.net.bridge_loops import Loops
 from coherd.net.bridge_method import Method, methods
@@ -48,9 +49,6 @@ __all__ = [
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-
-MESSAGE_BYTES_MAX = 4 * 1024 * 1024
-"""Largest message that is received, in bytes."""
 
 SWITCH_INTERVAL = 0.0005
 """Seconds after which the interpreter lets the other thread run: a tenth of the usual time, since two
@@ -81,18 +79,23 @@ class Bridge:
         credentials: grpc.ServerCredentials | None = None,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
         options: Sequence[tuple[str, int | str]] = (),
+        refused: Callable[[str], None] = lambda _method: None,
     ) -> Server:
         """Answer calls of some services on some addresses: ``127.0.0.1:0``, ``unix:/run/x.sock``.
 
-        `extra` are handlers that run in asyncio's thread. Raises OSError when an address is taken.
+        `extra` are handlers that run in asyncio's thread. `refused` is called with the name of the RPC
+        whenever a call said something illegal. Raises OSError when an address is taken.
         """
         self._check_open()
-        fixed = (
-            ("grpc.so_reuseport", 0),  # a second server on the port must fail
-            ("grpc.max_receive_message_length", message_bytes_max),
-        )
+        fixed = (("grpc.max_receive_message_length", message_bytes_max),)
         server = Server(
-            self._loops, self._nursery, services, extra, (*fixed, *options), self._servers
+            self._loops,
+            self._nursery,
+            services,
+            extra,
+            (*fixed, *options),
+            refused,
+            self._servers,
         )
         with trio.CancelScope(shield=True):  # half a server could not be stopped
             await server.start(addresses, credentials)

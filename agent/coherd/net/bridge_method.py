@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import ServiceDescriptor
     from google.protobuf.message import Message
 
+NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
+"""The option of a server or channel that takes no compressed messages: 64 kB may be 64 MiB of zeros."""
+
 
 @dataclass(frozen=True, slots=True)
 class Method:

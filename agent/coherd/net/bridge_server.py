@@ -23,7 +23,8 @@ import structlog
 import trio
 
 from coherd.errors import InvalidRequest, MalformedMessage, NotDurable, Overloaded, RpcFailed
-from coherd.net.bridge_method import methods, parse
+from coherd.limits import CALL_STREAMS_MAX, CALLS_MAX, CONNECTIONS_MAX, METADATA_BYTES_MAX
+from coherd.net.bridge_method import NO_COMPRESSION, methods, parse
 from coherd.net.bridge_stream import EOF, Failure, MessageStream
 
 if TYPE_CHECKING:
@@ -34,8 +35,23 @@ if TYPE_CHECKING:
     from coherd.net.bridge_loops import Loops
     from coherd.net.bridge_method import Method
 
-CALLS_MAX = 10_000
-"""Calls that one server answers at a time; further ones are refused with RESOURCE_EXHAUSTED."""
+SETTINGS_TIMEOUT_MS = 10_000
+"""Milliseconds in which a client confirms what is allowed on its connection."""
+
+SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.so_reuseport", 0),  # a second server on the port must fail
+    ("grpc.max_concurrent_streams", CALL_STREAMS_MAX),
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
+    ("grpc.max_metadata_size", METADATA_BYTES_MAX + 1),  # what reaches it is refused
+    # Else what lies between the two is refused at random.
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX + 1),
+    # Else calls of everybody are dropped at random while somebody opens and cuts them by the thousand.
+    ("grpc.server.max_pending_requests", CALLS_MAX),
+    ("grpc.server.max_pending_requests_hard_limit", CALLS_MAX),
+    # What is allowed on a connection holds once the client has confirmed it: who never does is cut off.
+    ("grpc.http2.settings_timeout", SETTINGS_TIMEOUT_MS),
+    NO_COMPRESSION,
+)
 
 DETAILS_LENGTH_MAX = 1024
 """Characters of a status's text that are sent: it travels as a header, and headers are limited."""
@@ -144,12 +160,14 @@ class Server:
         services: Sequence[tuple[ServiceDescriptor, object]],
         extra: Sequence[grpc.GenericRpcHandler],
         options: Sequence[tuple[str, int | str]],
+        refused: Callable[[str], None],
         open_servers: set[Server],
     ) -> None:
         self._loops = loops
         self._nursery = nursery
         self._handlers = [_Handlers(self, services), *extra]
-        self._options = options
+        self._options = (*SERVER_OPTIONS, *options)
+        self._refused = refused
         self._open_servers = open_servers
         self._server: Any = None
         self._calls: set[Call] = set()
@@ -194,6 +212,8 @@ class Server:
                     status = _status(error, call.method)
             if call.scope.cancelled_caught:
                 status = DEADLINE
+            if status.code is grpc.StatusCode.INVALID_ARGUMENT:
+                self._refused(call.method.name)
         finally:
             self._loops.call_aio(call.finish, response, status)
             self._calls.discard(call)

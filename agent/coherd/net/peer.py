@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from coherd.model import EVERY_NAMESPACE
 from coherd.replication.intervals import Intervals
 from coherd.replication.repair import Answer
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 """The versions of the protocol between agents that this software speaks."""
-
-EVERY_NAMESPACE = "*"
 
 
 class StreamRange(NamedTuple):
@@ -58,6 +57,10 @@ class JoinReply(NamedTuple):
     me: MemberInfo
     members: Sequence[MemberInfo]
     epoch: int
+    forgotten: Sequence[Origin] = ()
+    """Tombstones: no life up to this epoch counts any more."""
+    wall_ms: int = 0
+    """Its wall clock, in milliseconds since 1970, for people; 0 when it does not say."""
 
 
 class HaveReply(NamedTuple):
@@ -142,8 +145,13 @@ class OutgoingLink(Protocol):
 class Peer(Protocol):
     """What can be asked of one peer; every verb raises `RpcFailed` when it does not answer."""
 
-    async def join(self, me: MemberInfo, members: Sequence[MemberInfo]) -> JoinReply:
-        """Become known to it, and learn whom it knows."""
+    async def join(
+        self, me: MemberInfo, members: Sequence[MemberInfo], forgotten: Sequence[Origin]
+    ) -> JoinReply:
+        """Become known to it, and learn whom it knows and whom it has forgotten."""
+
+    async def stop(self, sender: Origin, *, leaving: bool) -> None:
+        """Tell it that this agent stops: for good, or to come back."""
 
     def link(self, me: MemberInfo, *, urgent: bool) -> AbstractAsyncContextManager[OutgoingLink]:
         """Open a link to it."""

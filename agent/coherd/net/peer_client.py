@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from coherd.errors import MalformedMessage, RpcFailed
-from coherd.model import EPOCH_MAX
 from coherd.net.bridge import Bridge, methods
 from coherd.net.peer import (
     FetchPart,
@@ -22,8 +21,12 @@ from coherd.net.peer import (
     StreamsPage,
 )
 from coherd.net.peer_codec import (
+    decode_buckets,
+    decode_epoch,
+    decode_forgotten,
     decode_link_reply,
     decode_member,
+    decode_members,
     decode_part,
     decode_streams,
     encode_dots,
@@ -36,7 +39,7 @@ from coherd.net.peer_codec import (
 from coherd.v1 import peer_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from coherd.model import Origin, Stream
     from coherd.net.bridge import ClientStream
@@ -52,27 +55,48 @@ FETCH_TIMEOUT = 30.0
 class GrpcPeer:
     """Asks one agent at one address; two connections, so that bulk cannot hold up what is urgent."""
 
-    def __init__(self, bridge: Bridge, address: str, cluster: str) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        address: str,
+        cluster: str,
+        refused: Callable[[str], None] = lambda _rpc: None,
+    ) -> None:
+        """`refused` is called with the name of the RPC whenever the answer was something illegal."""
         self._cluster = cluster
+        self._refused = refused
         self._channel = bridge.channel(address)
         self._urgent = bridge.channel(address)
 
     async def _call(self, name: str, request: Any, timeout: float = CALL_TIMEOUT) -> Any:
         return await self._channel.unary(METHODS[name], request, timeout=timeout)
 
-    async def join(self, me: MemberInfo, members: Sequence[MemberInfo]) -> JoinReply:
-        """Become known to it, and learn whom it knows."""
+    async def join(
+        self, me: MemberInfo, members: Sequence[MemberInfo], forgotten: Sequence[Origin]
+    ) -> JoinReply:
+        """Become known to it, and learn whom it knows and whom it has forgotten."""
         request = pb.JoinRequest(
             cluster=self._cluster,
             me=encode_member(me),
             members=[encode_member(member) for member in members],
+            forgotten=[encode_origin(origin) for origin in forgotten],
         )
         reply = await self._call("Join", request, JOIN_TIMEOUT)
-        with _peer_errors():
-            members = [decode_member(member) for member in reply.members]
-            if reply.epoch > EPOCH_MAX:
-                raise MalformedMessage("an epoch beyond the year 2100")
-            return JoinReply(decode_member(reply.me), members, reply.epoch)
+        with _checking("Join", self._refused):
+            return JoinReply(
+                decode_member(reply.me),
+                decode_members(reply.members),
+                decode_epoch(reply.epoch),
+                decode_forgotten(reply.forgotten),
+                reply.wall_ms,
+            )
+
+    async def stop(self, sender: Origin, *, leaving: bool) -> None:
+        """Tell it that this agent stops: for good, or to come back."""
+        request = pb.StopRequest(
+            cluster=self._cluster, sender=encode_origin(sender), leaving=leaving
+        )
+        await self._call("Stop", request)
 
     @asynccontextmanager
     async def link(self, me: MemberInfo, *, urgent: bool) -> AsyncIterator[OutgoingLink]:
@@ -84,8 +108,9 @@ class GrpcPeer:
             first: list[pb.LinkResponse] = await stream.receive()
             if not first:
                 raise RpcFailed("UNAVAILABLE", "the peer ended the link before it opened")
-            with _peer_errors():
-                yield GrpcLink(stream, decode_member(first[0].me), first[1:])
+            with _checking("Link", self._refused):
+                peer = decode_member(first[0].me)
+            yield GrpcLink(stream, peer, first[1:], self._refused)
 
     async def have(self, have: Have) -> HaveReply:
         """Tell it what changed."""
@@ -102,7 +127,9 @@ class GrpcPeer:
     async def compare_buckets(self, sender: Origin, buckets: Sequence[int]) -> Sequence[int]:
         """Give the numbers of the buckets that differ."""
         request = pb.CompareRequest(sender=encode_origin(sender), buckets=buckets)
-        return list((await self._call("Compare", request)).differing)
+        reply = await self._call("Compare", request)
+        with _checking("Compare", self._refused):
+            return decode_buckets(reply.differing)
 
     async def compare_streams(
         self, sender: Origin, wanted: Sequence[int], skip: int
@@ -110,7 +137,7 @@ class GrpcPeer:
         """Give the streams of some buckets."""
         request = pb.CompareRequest(sender=encode_origin(sender), wanted=wanted, skip=skip)
         reply = await self._call("Compare", request)
-        with _peer_errors():
+        with _checking("Compare", self._refused):
             return StreamsPage(decode_streams(reply.streams, reply.origins), reply.more)
 
     @asynccontextmanager
@@ -124,8 +151,9 @@ class GrpcPeer:
             async def parts() -> AsyncIterator[FetchPart]:
                 while messages := await stream.receive():
                     for message in messages:
-                        with _peer_errors():
-                            yield decode_part(message)
+                        with _checking("Fetch", self._refused):
+                            part = decode_part(message)
+                        yield part
 
             yield parts()
 
@@ -146,8 +174,15 @@ class GrpcPeer:
 class GrpcLink:
     """An open link."""
 
-    def __init__(self, stream: ClientStream, peer: MemberInfo, early: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        stream: ClientStream,
+        peer: MemberInfo,
+        early: Sequence[Any],
+        refused: Callable[[str], None],
+    ) -> None:
         self.peer = peer
+        self._refused = refused
         self._stream = stream
         self._early = early
 
@@ -159,15 +194,15 @@ class GrpcLink:
         """Give the replies that wait, at least one; none once the peer has ended the link."""
         messages = self._early or await self._stream.receive()
         self._early = ()
-        return [decode_link_reply(message) for message in messages]
+        with _checking("Link", self._refused):
+            return [decode_link_reply(message) for message in messages]
 
 
-class _peer_errors:  # noqa: N801  # reads as the context it is
+@contextmanager
+def _checking(rpc: str, refused: Callable[[str], None]) -> Iterator[None]:
     """Turn what a peer wrote wrongly into a failed call."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
-        if isinstance(error, MalformedMessage):
-            raise RpcFailed("INTERNAL", f"the peer's answer is malformed: {error}") from error
+    try:
+        yield
+    except MalformedMessage as error:
+        refused(rpc)
+        raise RpcFailed("INTERNAL", f"the peer's answer is malformed: {error}") from error

@@ -8,9 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from coherd.errors import MalformedMessage
-from coherd.model import NAME_PATTERN, NAMESPACE_PATTERN, NUMBER_MAX, Lane, Origin, Stream
+from coherd.limits import (
+    ADDRESS_MAX,
+    AGE_MAX_MS,
+    BUCKETS,
+    DOTS_MAX,
+    EPOCH_MAX,
+    FORGOTTEN_MAX,
+    MEMBER_BYTES_MAX,
+    MEMBERS_MAX,
+    NUMBER_MAX,
+    PARCELS_MAX,
+    RANGES_MAX,
+    STREAMS_MAX,
+    VERSION_MAX,
+)
+from coherd.model import EVERY_NAMESPACE, NAME_PATTERN, NAMESPACE_PATTERN, Lane, Origin, Stream
 from coherd.net.peer import (
-    EVERY_NAMESPACE,
     FetchPart,
     Have,
     LinkReply,
@@ -26,11 +40,6 @@ from coherd.wire import decode_numbers, decode_origin, decode_stream, encode_num
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-STREAMS_MAX = 10_000
-"""Streams of one message."""
-ADDRESS_MAX = 300
-"""Characters of an address."""
 
 
 class OriginTable:
@@ -58,6 +67,13 @@ def decode_origin_message(message: types_pb2.Origin) -> Origin:
     return decode_origin(message.name, message.epoch)
 
 
+def decode_forgotten(messages: Sequence[types_pb2.Origin]) -> list[Origin]:
+    """Read whose lives do not count any more."""
+    if len(messages) > FORGOTTEN_MAX:
+        raise MalformedMessage(f"more than {FORGOTTEN_MAX} forgotten agents in one message")
+    return [decode_origin_message(message) for message in messages]
+
+
 def encode_lane(lane: Lane) -> types_pb2.Lane.ValueType:
     """Write a lane."""
     return cast("types_pb2.Lane.ValueType", int(lane))
@@ -79,12 +95,22 @@ def decode_streams(
     messages: Sequence[peer_pb.StreamNumbers], origins: Sequence[types_pb2.Origin]
 ) -> list[tuple[Stream, Intervals]]:
     """Read streams with their numbers."""
-    if len(messages) > STREAMS_MAX or len(origins) > STREAMS_MAX:
-        raise MalformedMessage("too many streams in one message")
-    table = [decode_origin_message(origin) for origin in origins]
+    table = _decode_table(messages, origins)
+    _check_ranges(len(message.ranges) for message in messages)
     return [
         (_decode_stream(message, table), decode_numbers(message.ranges)) for message in messages
     ]
+
+
+def _decode_table(streams: Sequence[object], origins: Sequence[types_pb2.Origin]) -> list[Origin]:
+    if len(streams) > STREAMS_MAX or len(origins) > STREAMS_MAX:
+        raise MalformedMessage(f"more than {STREAMS_MAX} streams in one message")
+    return [decode_origin_message(origin) for origin in origins]
+
+
+def _check_ranges(lengths: Iterable[int]) -> None:
+    if sum(lengths) > 2 * RANGES_MAX:
+        raise MalformedMessage(f"more than {RANGES_MAX} ranges in one message")
 
 
 def _decode_stream(message: peer_pb.StreamNumbers, table: Sequence[Origin]) -> Stream:
@@ -108,7 +134,9 @@ def encode_member(member: MemberInfo) -> types_pb2.Member:
 
 
 def decode_member(message: types_pb2.Member) -> MemberInfo:
-    """Read what an agent says of itself."""
+    """Read what an agent says of itself; a long version is cut."""
+    if message.ByteSize() > MEMBER_BYTES_MAX:
+        raise MalformedMessage(f"a member of more than {MEMBER_BYTES_MAX} bytes")
     origin = decode_origin(message.name, message.epoch)
     if (
         not message.address
@@ -118,6 +146,8 @@ def decode_member(message: types_pb2.Member) -> MemberInfo:
         raise MalformedMessage("an illegal address")
     if not NAME_PATTERN.fullmatch(message.region):
         raise MalformedMessage("an illegal region")
+    if not message.version.isprintable():
+        raise MalformedMessage("an illegal version")
     for name in message.namespaces:
         if name != EVERY_NAMESPACE and not NAMESPACE_PATTERN.fullmatch(name):
             raise MalformedMessage("an illegal namespace")
@@ -127,10 +157,31 @@ def decode_member(message: types_pb2.Member) -> MemberInfo:
         message.address,
         message.region,
         tuple(message.namespaces),
-        message.version[:64],
+        message.version[:VERSION_MAX],
         message.protocol_min,
         message.protocol_max,
     )
+
+
+def decode_members(messages: Sequence[types_pb2.Member]) -> list[MemberInfo]:
+    """Read whom an agent knows."""
+    if len(messages) > MEMBERS_MAX:
+        raise MalformedMessage(f"more than {MEMBERS_MAX} members in one message")
+    return [decode_member(message) for message in messages]
+
+
+def decode_epoch(epoch: int) -> int:
+    """Read the highest epoch that is known of a name; 0 is none."""
+    if epoch > EPOCH_MAX:
+        raise MalformedMessage("an epoch beyond the year 2100")
+    return epoch
+
+
+def decode_buckets(buckets: Sequence[int]) -> list[int]:
+    """Read which buckets of a vector are meant."""
+    if len(buckets) > BUCKETS or max(buckets, default=0) >= BUCKETS:
+        raise MalformedMessage(f"{BUCKETS} buckets are all there are")
+    return list(buckets)
 
 
 def encode_have(have: Have) -> peer_pb.HaveRequest:
@@ -190,19 +241,24 @@ def encode_part(part: FetchPart) -> peer_pb.FetchResponse:
 
 def decode_part(message: peer_pb.FetchResponse) -> FetchPart:
     """Read a part of the answer to a fetch."""
-    table = [decode_origin_message(origin) for origin in message.origins]
+    table = _decode_table(message.answers, message.origins)
+    _check_ranges(
+        len(each.covers.ranges) + len(each.blank) + len(each.unknown) + len(each.retained)
+        for each in message.answers
+    )
     answers = {
         _decode_stream(each.covers, table): Answer(
             Intervals(),
             decode_numbers(each.covers.ranges),
             decode_numbers(each.blank),
-            each.blank_age_ms / 1000,
+            _decode_age(each.blank_age_ms),
             decode_numbers(each.unknown),
             decode_numbers(each.retained),
         )
         for each in message.answers
     }
-    blocks = [(block.payload, block.age_ms / 1000) for block in message.blocks]
+    _check_parcels(message.blocks)
+    blocks = [(block.payload, _decode_age(block.age_ms)) for block in message.blocks]
     return FetchPart(blocks, answers, message.retry_after_ms / 1000)
 
 
@@ -223,8 +279,9 @@ def encode_parcels(parcels: Iterable[Parcel]) -> peer_pb.LinkRequest:
 
 def decode_parcels(message: peer_pb.LinkRequest) -> list[Parcel]:
     """Read parcels."""
+    _check_parcels(message.parcels)
     return [
-        Parcel(each.sequence, each.payload, each.age_ms / 1000, each.receipt)
+        Parcel(each.sequence, each.payload, _decode_age(each.age_ms), each.receipt)
         for each in message.parcels
     ]
 
@@ -242,6 +299,7 @@ def encode_link_reply(reply: LinkReply) -> peer_pb.LinkResponse:
 
 def decode_link_reply(message: peer_pb.LinkResponse) -> LinkReply:
     """Read what the receiver of parcels says back."""
+    _check_parcels(message.receipts)
     return LinkReply(
         message.acknowledged,
         [(receipt.sequence, tuple(receipt.applied)) for receipt in message.receipts],
@@ -264,8 +322,8 @@ def encode_dots(dots: Iterable[StreamRange]) -> list[types_pb2.Dots]:
 
 def decode_dots(messages: Sequence[types_pb2.Dots]) -> list[StreamRange]:
     """Read ranges of dots."""
-    if not 1 <= len(messages) <= STREAMS_MAX:
-        raise MalformedMessage("no dots, or too many")
+    if not 1 <= len(messages) <= DOTS_MAX:
+        raise MalformedMessage(f"{len(messages)} ranges of dots: 1 to {DOTS_MAX} are due")
     result = []
     for message in messages:
         origin = decode_origin_message(message.origin)
@@ -276,6 +334,17 @@ def decode_dots(messages: Sequence[types_pb2.Dots]) -> list[StreamRange]:
     return result
 
 
+def _check_parcels(messages: Sequence[object]) -> None:
+    if len(messages) > PARCELS_MAX:
+        raise MalformedMessage(f"{len(messages)} in one message: at most {PARCELS_MAX} are due")
+
+
+def _decode_age(milliseconds: int) -> float:
+    if milliseconds > AGE_MAX_MS:
+        raise MalformedMessage("an illegal age")
+    return milliseconds / 1000
+
+
 def _age_ms(seconds: float) -> int:
     """Round down: a row may be called younger than it is, never older."""
-    return min(int(max(seconds, 0.0) * 1000), 2**53)
+    return min(int(max(seconds, 0.0) * 1000), AGE_MAX_MS)

@@ -7,10 +7,10 @@ are applied, the local clock stays, and the skew is reported.
 
 from __future__ import annotations
 
+from coherd.limits import EPOCH_AHEAD_MAX_MS, STAMP_AHEAD_MAX_MS
+
 COUNTER_BITS = 16
 STAMP_MAX = 2**64 - 1
-AHEAD_MAX_MS = 5_000
-"""A stamp that is further ahead of the local wall clock does not move the local clock."""
 
 
 class HybridClock:
@@ -28,7 +28,7 @@ class HybridClock:
 
     def observe(self, stamp: int, wall_ms: int) -> bool:
         """Follow a stamp that was received; False when it is too far ahead to be followed."""
-        if stamp >> COUNTER_BITS > wall_ms + AHEAD_MAX_MS:
+        if stamp >> COUNTER_BITS > wall_ms + STAMP_AHEAD_MAX_MS:
             self.skewed += 1
             return False
         self.stamp = max(self.stamp, stamp)
@@ -38,3 +38,8 @@ class HybridClock:
 def wall_ms(stamp: int) -> int:
     """Give the milliseconds since 1970 of a stamp."""
     return stamp >> COUNTER_BITS
+
+
+def is_far_ahead(epoch: int, wall_ms: int) -> bool:
+    """Tell whether an epoch, drawn from a wall clock as a rule, shows that a clock is wrong."""
+    return epoch > wall_ms + EPOCH_AHEAD_MAX_MS

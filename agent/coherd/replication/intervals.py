@@ -27,6 +27,13 @@ class Intervals:
         for low, high in ranges:
             self.add(low, high)
 
+    @classmethod
+    def ascending(cls, ranges: Iterable[Range]) -> Intervals:
+        """Give the set of ranges that ascend and do not touch: quicker than adding them."""
+        result = cls()
+        result._bounds = [bound for low, high in ranges for bound in (low, high + 1)]
+        return result
+
     def __repr__(self) -> str:
         return f"Intervals({self.ranges()})"
 

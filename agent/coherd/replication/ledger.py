@@ -1,22 +1,35 @@
-"""What was invalidated last, per selector: answers "is this copy still good?".
+"""What was invalidated last, per selector: answers "is this copy still good?", and knows what to forget.
 
 Only positions are kept, one int a selector in the common case: the last drop's and, where there is one,
 the last stale row's and the highest version, in maps of their own. Tag, prefix and namespace rows are
 entries like keys: a check looks at the key, each of its tags, one prefix a length in use and the whole
 namespace, and never scans.
+
+A namespace's arrivals are divided into *runs*, by position. A run holds what is forgotten together: its
+entries, and which numbers of which streams came in it. So forgetting takes the oldest run away whole and
+never looks for entries.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from coherd.model import EVERYTHING, Effect, Kind, Selector
+from coherd.model import EVERYTHING, Batch, Effect, Kind, Selector, Stream
+from coherd.replication.intervals import Intervals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
 PREFIX_LENGTHS_MAX = 16
-"""Different prefix lengths a ledger looks up; one more is widened to the next shorter."""
+"""Different prefix lengths that a run looks up; one more is widened to the next shorter."""
+RUNS = 8
+"""Into about so many runs what may be remembered is divided: forgetting takes one of them."""
+BLOCK_BYTES = 200
+"""About what a batch takes in the journal besides its selectors."""
+ROW_BYTES = 4
+"""About what a row takes there besides its selector."""
 
 
 class Standing(NamedTuple):
@@ -28,77 +41,85 @@ class Standing(NamedTuple):
     """Highest source version invalidated for the key itself; 0 when none was named."""
 
 
-class Ledger:
-    """The newest positions of one namespace's selectors."""
+class Keep(NamedTuple):
+    """How much of a namespace is remembered."""
 
-    def __init__(self) -> None:
-        self._drops: dict[Selector, int] = {}
-        self._stales: dict[Selector, int] = {}
-        self._versions: dict[Selector, int] = {}
-        self._prefix_lengths: list[int] = []
+    entries_max: float = inf
+    age_max: float = inf
+    """Seconds since the acceptance."""
+    bytes_max: float = inf
+    """Of the journal, all namespaces together, about."""
+
+
+class Run:
+    """The arrivals of one namespace between two positions."""
+
+    __slots__ = ("drops", "last", "lengths", "numbers", "rows", "since", "size_bytes", "stales",
+                 "versions", "youngest")  # fmt: skip
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        """Running time at which its first arrival came, as far as that is known."""
+        self.youngest = -inf
+        """Running time at which the youngest of its rows was accepted at its origin."""
+        self.last = 0
+        """Its last position."""
+        self.rows = 0
+        self.size_bytes = 0
+        """What it takes in the journal, about."""
+        self.numbers: dict[Stream, Intervals] = {}
+        self.drops: dict[Selector, int] = {}
+        self.stales: dict[Selector, int] = {}
+        self.versions: dict[Selector, int] = {}
+        self.lengths: list[int] = []
+        """Of the prefixes."""
 
     def __len__(self) -> int:
-        """Count the selectors remembered."""
-        return len(self._drops) + sum(1 for selector in self._stales if selector not in self._drops)
+        return len(self.drops) + len(self.stales)
 
-    def record(
-        self,
-        selectors: Sequence[Selector],
-        effect: Effect,
-        versions: Sequence[int] | None,
-        position: int,
-    ) -> None:
-        """Enter rows that arrived at `position` and after; a later arrival always counts as newer."""
-        entries = self._drops if effect is Effect.DROP else self._stales
-        entries.update(zip(selectors, range(position, position + len(selectors)), strict=True))
+    def record(self, batch: Batch, position: int, accepted_at: float) -> None:
+        """Enter a batch, or a reset, that arrived at `position` and after."""
+        selectors = batch.selectors
+        rows = len(selectors)
+        self.last = position + rows - 1
+        self.youngest = max(self.youngest, accepted_at)
+        self.rows += rows
+        self.size_bytes += sum(map(len, selectors)) + rows * ROW_BYTES + BLOCK_BYTES
+        if batch.numbers:
+            numbers = self.numbers.get(batch.stream)
+            if numbers is None:
+                numbers = self.numbers[batch.stream] = Intervals()
+            for low, high in batch.numbers:
+                numbers.add(low, high)
+        entries = self._entries(batch.effect)
+        entries.update(zip(selectors, range(position, position + rows), strict=True))
         for offset, selector in enumerate(selectors):
             if selector[0] == Kind.PREFIX:
-                self._widen(selector, effect, position + offset)
-        if versions is not None:
-            known = self._versions
-            for selector, version in zip(selectors, versions, strict=True):
+                self._widen(selector, batch.effect, position + offset)
+        if batch.versions is not None:
+            known = self.versions
+            for selector, version in zip(selectors, batch.versions, strict=True):
                 if version > known.get(selector, 0):
                     known[selector] = version
 
-    def position(self, selector: Selector) -> int:
-        """Give the position of the newest row of `selector`, whatever its effect."""
-        return max(self._drops.get(selector, 0), self._stales.get(selector, 0))
-
-    def check(self, key: bytes, tags: Iterable[bytes] = ()) -> Standing:
-        """Give the newest rows that touch a copy of `key` that carries `tags`."""
-        selectors = list(self._selectors(key, tags))
+    def check(self, key: bytes, tags: Sequence[bytes]) -> Standing:
+        """Give the newest rows of the run that touch a copy of `key` that carries `tags`."""
+        own = b"k" + key
+        selectors = [own, *(b"t" + tag for tag in tags), EVERYTHING]
+        selectors += [b"p" + key[:length] for length in self.lengths if length <= len(key)]
         return Standing(
-            max(self._drops.get(selector, 0) for selector in selectors),
-            max(self._stales.get(selector, 0) for selector in selectors),
-            self._versions.get(selectors[0], 0),
+            max(self.drops.get(selector, 0) for selector in selectors),
+            max(self.stales.get(selector, 0) for selector in selectors),
+            self.versions.get(own, 0),
         )
 
-    def forget(self, position: int) -> int:
-        """Drop the entries at or below `position`; give how many there were.
-
-        A check for a token at or below the namespace's floor must then answer unknown.
-        """
-        before = len(self._drops) + len(self._stales)
-        for entries in (self._drops, self._stales):
-            for selector in [s for s, p in entries.items() if p <= position]:
-                del entries[selector]
-        for selector in [s for s in self._versions if not self.position(s)]:
-            del self._versions[selector]
-        return before - len(self._drops) - len(self._stales)
-
-    def _selectors(self, key: bytes, tags: Iterable[bytes]) -> Iterator[Selector]:
-        yield b"k" + key
-        for tag in tags:
-            yield b"t" + tag
-        for length in self._prefix_lengths:
-            if length <= len(key):
-                yield b"p" + key[:length]
-        yield EVERYTHING
+    def _entries(self, effect: Effect) -> dict[Selector, int]:
+        return self.drops if effect is Effect.DROP else self.stales
 
     def _widen(self, selector: Selector, effect: Effect, position: int) -> None:
         """Make sure that checks look at this prefix, or at one that contains it."""
         length = len(selector) - 1
-        lengths = self._prefix_lengths
+        lengths = self.lengths
         if length in lengths:
             return
         if len(lengths) < PREFIX_LENGTHS_MAX:
@@ -106,8 +127,81 @@ class Ledger:
             return
         shorter = max((known for known in lengths if known < length), default=None)
         wide = EVERYTHING if shorter is None else selector[: shorter + 1]
-        entries = self._drops if effect is Effect.DROP else self._stales
-        entries[wide] = position
+        self._entries(effect)[wide] = position
+
+
+class Ledger:
+    """The runs of one namespace, oldest first."""
+
+    def __init__(self, keep: Keep = Keep()) -> None:  # noqa: B008  # immutable
+        self.keep = keep
+        self._runs: deque[Run] = deque()
+        self._entries = 0
+        """Of all runs but the newest."""
+
+    def __len__(self) -> int:
+        """Count the entries; a selector counts once in each run that it is in."""
+        return self._entries + len(self._runs[-1]) if self._runs else 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What the rows take in the journal, about."""
+        return sum(run.size_bytes for run in self._runs)
+
+    @property
+    def oldest(self) -> Run | None:
+        """What is forgotten next."""
+        return self._runs[0] if self._runs else None
+
+    def record(self, batch: Batch, position: int, accepted_at: float, now: float) -> bool:
+        """Enter an arrival; True when a new run began with it, so that something may be due.
+
+        A later arrival always counts as newer. `now` may be the past when a journal is read.
+        """
+        begins = not self._runs or self._is_full(self._runs[-1], now)
+        if begins:
+            self._entries = len(self)
+            self._runs.append(Run(now))
+        self._runs[-1].record(batch, position, accepted_at)
+        return begins
+
+    def check(self, key: bytes, tags: Iterable[bytes] = ()) -> Standing:
+        """Give the newest rows that touch a copy of `key` that carries `tags`."""
+        drop = stale = version = 0
+        tags = tuple(tags)
+        for run in self._runs:
+            found = run.check(key, tags)
+            drop, stale = found.drop or drop, found.stale or stale
+            version = max(version, found.version)
+        return Standing(drop, stale, version)
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether the oldest run must be forgotten: there are too many entries, or it is too old."""
+        if not self._runs:
+            return False
+        room = self.keep.entries_max * (RUNS - 1) / RUNS  # beside the newest, which may fill up
+        too_many = len(self._runs) > 1 and self._entries > room
+        return too_many or now - self._runs[0].youngest >= self.keep.age_max
+
+    def forget(self) -> Run:
+        """Take the oldest run away and give it.
+
+        A check for a token at or below its last position must answer unknown from then on.
+        """
+        run = self._runs.popleft()
+        if self._runs:
+            self._entries -= len(run)
+        else:
+            self._entries = 0
+        return run
+
+    def _is_full(self, run: Run, now: float) -> bool:
+        keep = self.keep
+        return (
+            len(run) * RUNS >= keep.entries_max
+            or (now - run.since) * RUNS >= keep.age_max
+            or run.size_bytes * 2 * RUNS >= keep.bytes_max
+        )
 
 
 def supersedes(newer: tuple[Effect, int], older: tuple[Effect, int]) -> bool:

@@ -27,8 +27,6 @@ HOLE_AGE_MIN = 0.150
 """Seconds: the parcel of a younger hole may be under way."""
 UNCLAIMED_AFTER = 30.0
 """Seconds after which a hole that nobody reachable claims is given up."""
-RESET_JITTER = 5.0
-"""Seconds over which the resets of many hosts are spread."""
 REPLAY_MAX = 1_000_000
 """Missing rows from which a reset is cheaper than a replay."""
 ASK_ROWS_MAX = 10_000
@@ -136,9 +134,17 @@ class Repair:
     """Finds out what is missing, and decides from whom to fetch it and when to give up."""
 
     def __init__(
-        self, vector: Vector, random: Random, horizon: Callable[[str, float], float]
+        self,
+        vector: Vector,
+        random: Random,
+        horizon: Callable[[str, float], float],
+        reset_jitter: float = 5.0,
     ) -> None:
-        """`horizon(namespace, now)`: the age in seconds from which a forgotten row does not matter."""
+        """`horizon(namespace, now)`: the age in seconds from which a forgotten row does not matter.
+
+        `reset_jitter`: seconds over which the resets of many hosts are spread.
+        """
+        self._reset_jitter = reset_jitter
         self._vector = vector
         self._random = random
         self._horizon = horizon
@@ -340,7 +346,7 @@ class Repair:
             if count > REPLAY_MAX:
                 causes.setdefault(name, Cause.TOO_FAR_BEHIND)
         for name in causes:
-            self._resets_due.setdefault(name, now + self._random.uniform(0.0, RESET_JITTER))
+            self._resets_due.setdefault(name, now + self._random.uniform(0.0, self._reset_jitter))
         self._resets_due = {n: at for n, at in self._resets_due.items() if n in causes}
         return [(name, causes[name]) for name, at in self._resets_due.items() if at <= now]
 

@@ -1,4 +1,4 @@
-"""What one agent has and in which order it got it: numbering, positions, ledgers, resets.
+"""What one agent has and in which order it got it: numbering, positions, ledgers, resets, forgetting.
 
 Rows are applied on first arrival and in any order; the vector is the only memory of what was seen. Every
 row gets the next *position*, the agent's own arrival number, in which handlers and watchers read.
@@ -7,16 +7,27 @@ row gets the next *position*, the agent's own arrival number, in which handlers 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
 
-from coherd.model import EVERYTHING, Batch, Cause, Effect, Lane, Origin, Selector, Stream
+from coherd.model import (
+    EVERY_NAMESPACE,
+    EVERYTHING,
+    Batch,
+    Cause,
+    Effect,
+    Lane,
+    Origin,
+    Selector,
+    Stream,
+)
 from coherd.replication.intervals import Intervals
-from coherd.replication.ledger import Ledger
+from coherd.replication.ledger import Keep, Ledger, Run
 from coherd.replication.retention import Floor
 from coherd.replication.vector import Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +54,23 @@ class Arrival:
         return self.batch.stream.namespace
 
 
+class Forgotten(NamedTuple):
+    """What was given up of a namespace, or found lost: everything up to a position."""
+
+    namespace: str
+    position: int
+    """The floor of the namespace is there, or above."""
+    streams: Collection[Stream]
+    """Those whose floors rose."""
+    rows: int
+
+
 class Replica:
     """The vector, the ledgers and the sequence of positions of one agent."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[str], Keep] = lambda _namespace: Keep()) -> None:
+        """`keep(namespace)`: how much of it is remembered."""
+        self._keep = keep
         self.vector = Vector()
         self.ledgers: dict[str, Ledger] = {}
         self.position = 0
@@ -54,7 +78,11 @@ class Replica:
         self.life: Origin | None = None
         """Whose streams own rows go into; none before `begin_life`."""
         self.floors: dict[str, Floor] = {}
-        """Per namespace the floor of its positions."""
+        """Per namespace the floor of its positions; EVERY_NAMESPACE: those of which nothing is known."""
+        self.is_due = False
+        """Whether something may have to be forgotten since `forget_due` was called last."""
+        self._read_upto = -inf
+        """Running time up to which a journal was read."""
 
     def begin_life(self, life: Origin) -> None:
         """Number own rows from 1 again, as another origin."""
@@ -79,12 +107,12 @@ class Replica:
         numbers = ((first, first + len(selectors) - 1),)
         batch = Batch(stream, numbers, selectors, effect, versions, stamp, reason)
         self.vector.take_rows(stream, numbers)
-        return self._arrive(batch, now, Cause.LOCAL)
+        return self._arrive(batch, now, Cause.LOCAL, now)
 
-    def receive(self, batch: Batch, accepted_at: float, cause: Cause) -> Arrival | None:
+    def receive(self, batch: Batch, accepted_at: float, cause: Cause, now: float) -> Arrival | None:
         """Take the rows of a peer's batch that are new; None when there are none."""
         new = self.vector.take_rows(batch.stream, batch.numbers)
-        return self._arrive(batch.select(new), accepted_at, cause) if new else None
+        return self._arrive(batch.select(new), accepted_at, cause, now) if new else None
 
     def reset(
         self, namespace: str, adopted: Mapping[Stream, Intervals], cause: Cause, now: float
@@ -98,31 +126,83 @@ class Replica:
         for stream, numbers in adopted.items():
             self.vector.adopt(stream, numbers, Floor(numbers.last, now))
         batch = Batch(Stream(namespace, self.life, Lane.NORMAL), (), [EVERYTHING])
-        return self._arrive(batch, now, cause, adopted)
+        return self._arrive(batch, now, cause, now, adopted)
 
     def adopt(self, stream: Stream, numbers: Intervals, floor: Floor | None) -> None:
         """Take covered numbers, or with `floor` blank ones, into the vector without rows."""
         self.vector.adopt(stream, numbers, floor)
 
+    def floor(self, namespace: str) -> Floor:
+        """Give the floor of a namespace's positions."""
+        return self.floors.get(namespace) or self.floors.get(EVERY_NAMESPACE) or Floor()
+
     def forget(self, arrival: Arrival) -> None:
-        """Give up the rows of an arrival: neither peers nor readers can be given them any more."""
+        """Give up the rows of one arrival: neither peers nor readers can be given them any more."""
         batch = arrival.batch
         self.vector.forget(batch.stream, batch.numbers, arrival.accepted_at)
-        floor = self.floors.get(arrival.namespace, Floor())
-        self.floors[arrival.namespace] = floor.raised(arrival.last, arrival.accepted_at)
+        self._raise_floor(arrival.namespace, arrival.last, arrival.accepted_at)
+
+    def forget_due(self, now: float, bytes_max: float = inf) -> list[Forgotten]:
+        """Forget what is too much or too old, and what takes more than `bytes_max` of the journal."""
+        self.is_due = False
+        result = []
+        for namespace, ledger in self.ledgers.items():
+            ledger.keep = self._keep(namespace)
+            while ledger.is_due(now):
+                result.append(self._forget_run(namespace, ledger.forget()))
+        excess = sum(ledger.size_bytes for ledger in self.ledgers.values()) - bytes_max
+        while excess > 0:
+            _, namespace = min((o.oldest.youngest, n) for n, o in self.ledgers.items() if o.oldest)
+            run = self.ledgers[namespace].forget()
+            excess -= run.size_bytes
+            result.append(self._forget_run(namespace, run))
+        return result
+
+    def _forget_run(self, namespace: str, run: Run) -> Forgotten:
+        for stream, numbers in run.numbers.items():
+            self.vector.forget(stream, numbers.ranges(), run.youngest)
+        self._raise_floor(namespace, run.last, run.youngest)
+        return Forgotten(namespace, run.last, run.numbers, run.rows)
+
+    def lose(self, namespace: str, position: int, now: float) -> Forgotten:
+        """Admit that rows up to a position are damaged: what is not held any more is forgotten, age 0."""
+        streams = []
+        rows = 0
+        for stream, state in self.vector.streams(namespace).items():
+            if lost := state.have.above(state.floor.n) - state.held:
+                self.vector.forget(stream, lost.ranges(), now)
+                streams.append(stream)
+                rows += len(lost)
+        self._raise_floor(namespace, position, now)
+        return Forgotten(namespace, position, streams, rows)
+
+    def doubt(self, namespaces: Collection[str], now: float) -> None:
+        """Doubt every reader of any other namespace: what it has not read may be lost."""
+        for namespace in namespaces:
+            self.floors.setdefault(namespace, self.floor(namespace))
+        self._raise_floor(EVERY_NAMESPACE, self.position, now)
+
+    def is_doubted(self, namespace: str, position: int) -> bool:
+        """Tell whether a reader at `position` may lack rows of which nothing is known here."""
+        doubt = self.floors.get(EVERY_NAMESPACE, Floor())
+        return position < doubt.n <= self.floor(namespace).n
+
+    def _raise_floor(self, namespace: str, position: int, accepted_at: float) -> None:
+        self.floors[namespace] = self.floor(namespace).raised(position, accepted_at)
 
     def restore(self, arrival: Arrival) -> None:
         """Take in again what a journal remembers; its numbers are in the vector already."""
         for low, high in arrival.batch.numbers:
             self.vector.state(arrival.batch.stream).held.add(low, high)
         self.position = arrival.position - 1
-        self._enter(arrival)
+        self._read_upto = max(self._read_upto, arrival.accepted_at)
+        self._enter(arrival, self._read_upto)
 
     def ledger(self, namespace: str) -> Ledger:
         """Give the ledger of a namespace."""
         ledger = self.ledgers.get(namespace)
         if ledger is None:
-            ledger = self.ledgers[namespace] = Ledger()
+            ledger = self.ledgers[namespace] = Ledger(self._keep(namespace))
         return ledger
 
     def _arrive(
@@ -130,18 +210,18 @@ class Replica:
         batch: Batch,
         accepted_at: float,
         cause: Cause,
+        now: float,
         adopted: Mapping[Stream, Intervals] | None = None,
     ) -> Arrival:
         arrival = Arrival(self.position + 1, batch, accepted_at, cause, adopted or {})
-        self._enter(arrival)
+        self._enter(arrival, now)
         return arrival
 
-    def _enter(self, arrival: Arrival) -> None:
-        batch = arrival.batch
+    def _enter(self, arrival: Arrival, now: float) -> None:
         self.position = arrival.last
-        self.ledger(arrival.namespace).record(
-            batch.selectors, batch.effect, batch.versions, arrival.position
-        )
+        ledger = self.ledger(arrival.namespace)
+        if ledger.record(arrival.batch, arrival.position, arrival.accepted_at, now):
+            self.is_due = True
 
 
 def resume(position: int, floor: Floor, horizon: float, now: float) -> int | None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SLACK_SECONDS = 60.0
 SLACK_SHARE = 0.02
@@ -42,9 +45,13 @@ class EffectiveTtl:
     copy of the old setting may live for another hour. Without any setting it is unlimited.
     """
 
-    def __init__(self) -> None:
-        self._history: list[tuple[float, float]] = []
-        """(since when, max_ttl), oldest first."""
+    def __init__(self, history: Sequence[tuple[float, float]] = ()) -> None:
+        self._history = list(history)
+
+    @property
+    def history(self) -> Sequence[tuple[float, float]]:
+        """The settings that count: (since when, max_ttl), oldest first."""
+        return self._history
 
     def set(self, max_ttl: float, now: float) -> None:
         """Put `max_ttl` (seconds; infinite for none) in force from `now` on."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from coherd.limits import BUCKETS
 from coherd.replication.intervals import Intervals
 from coherd.replication.retention import Floor
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from coherd.model import Range, Stream
 
-BUCKETS = 64
 _MASK = 2**64 - 1
 
 

@@ -8,6 +8,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Severity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Severity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEVERITY_UNSPECIFIED: _Severity.ValueType  # 0
+    """Not said."""
+    SEVERITY_OK: _Severity.ValueType  # 1
+    """As it should be."""
+    SEVERITY_WARNING: _Severity.ValueType  # 2
+    """Works, but not as it was probably meant."""
+    SEVERITY_ERROR: _Severity.ValueType  # 3
+    """Does not work."""
+
+class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper):
+    """How bad a finding is."""
+
+SEVERITY_UNSPECIFIED: Severity.ValueType  # 0
+"""Not said."""
+SEVERITY_OK: Severity.ValueType  # 1
+"""As it should be."""
+SEVERITY_WARNING: Severity.ValueType  # 2
+"""Works, but not as it was probably meant."""
+SEVERITY_ERROR: Severity.ValueType  # 3
+"""Does not work."""
+Global___Severity: _TypeAlias = Severity  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):
@@ -155,6 +184,9 @@ class NamespaceStatus(_message.Message):
     RESETS_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
     REMEMBERED_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
+    FLOOR_AGE_S_FIELD_NUMBER: _builtins.int
+    LAST_RESET_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace."""
     accepted: _builtins.int
@@ -171,9 +203,17 @@ class NamespaceStatus(_message.Message):
     """Streams known."""
     remembered: _builtins.int
     """Selectors remembered."""
+    forgotten: _builtins.int
+    """Rows forgotten since the agent started."""
+    floor_age_s: _builtins.float
+    """The least age in seconds of anything forgotten; not set while nothing was."""
     @_builtins.property
     def resets(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Resets by cause."""
+
+    @_builtins.property
+    def last_reset(self) -> Global___LastReset:
+        """The last reset; not set when there was none since the agent started."""
 
     def __init__(
         self,
@@ -187,14 +227,49 @@ class NamespaceStatus(_message.Message):
         resets: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         streams: _builtins.int = ...,
         remembered: _builtins.int = ...,
+        forgotten: _builtins.int = ...,
+        floor_age_s: _builtins.float | None = ...,
+        last_reset: Global___LastReset | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor_age_s", b"_floor_age_s", "floor_age_s", b"floor_age_s", "last_reset", b"last_reset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor_age_s", b"_floor_age_s", "accepted", b"accepted", "floor_age_s", b"floor_age_s", "forgotten", b"forgotten", "gap_age_s", b"gap_age_s", "gaps_open", b"gaps_open", "last_reset", b"last_reset", "namespace", b"namespace", "received", b"received", "remembered", b"remembered", "repaired", b"repaired", "resets", b"resets", "streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__floor_age_s: _TypeAlias = _typing.Literal["floor_age_s"]  # noqa: Y015
+    _WhichOneofArgType__floor_age_s: _TypeAlias = _typing.Literal["_floor_age_s", b"_floor_age_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__floor_age_s) -> _WhichOneofReturnType__floor_age_s | None: ...
+
+Global___NamespaceStatus: _TypeAlias = NamespaceStatus  # noqa: Y015
+
+@_typing.final
+class LastReset(_message.Message):
+    """Why and when a namespace was reset last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    cause: _builtins.str
+    """The cause."""
+    age_s: _builtins.float
+    """Seconds since."""
+    missing: _builtins.int
+    """Numbers that were missing."""
+    def __init__(
+        self,
+        *,
+        cause: _builtins.str = ...,
+        age_s: _builtins.float = ...,
+        missing: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "gap_age_s", b"gap_age_s", "gaps_open", b"gaps_open", "namespace", b"namespace", "received", b"received", "remembered", b"remembered", "repaired", b"repaired", "resets", b"resets", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "cause", b"cause", "missing", b"missing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___NamespaceStatus: _TypeAlias = NamespaceStatus  # noqa: Y015
+Global___LastReset: _TypeAlias = LastReset  # noqa: Y015
 
 @_typing.final
 class HandlerStatus(_message.Message):
@@ -335,6 +410,8 @@ class JournalStatus(_message.Message):
     QUEUED_BYTES_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    DAMAGES_FIELD_NUMBER: _builtins.int
+    HEALING_FIELD_NUMBER: _builtins.int
     durability: _types_pb2.Durability.ValueType
     """What an accepted row survives."""
     commits: _builtins.int
@@ -345,6 +422,12 @@ class JournalStatus(_message.Message):
     """Why it is closed; empty when it is open."""
     size_bytes: _builtins.int
     """Its size in bytes."""
+    healing: _builtins.bool
+    """True while what a loss of power or damage may have taken is not made good."""
+    @_builtins.property
+    def damages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was found damaged when it was opened, a line each."""
+
     def __init__(
         self,
         *,
@@ -353,10 +436,12 @@ class JournalStatus(_message.Message):
         queued_bytes: _builtins.int = ...,
         error: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        damages: _abc.Iterable[_builtins.str] | None = ...,
+        healing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "durability", b"durability", "error", b"error", "queued_bytes", b"queued_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "damages", b"damages", "durability", b"durability", "error", b"error", "healing", b"healing", "queued_bytes", b"queued_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,3 +487,175 @@ class ListMembersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMembersResponse: _TypeAlias = ListMembersResponse  # noqa: Y015
+
+@_typing.final
+class DiagnoseRequest(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiagnoseRequest: _TypeAlias = DiagnoseRequest  # noqa: Y015
+
+@_typing.final
+class DiagnoseResponse(_message.Message):
+    """What was looked at, in the order of the looking."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """The findings."""
+
+    def __init__(
+        self,
+        *,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiagnoseResponse: _TypeAlias = DiagnoseResponse  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """How one thing is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """What was looked at: seed, link, clock, version, disk, socket, journal, handler …"""
+    name: _builtins.str
+    """Which one of them: an address, a name, a path; empty where there is one alone."""
+    severity: Global___Severity.ValueType
+    """How bad it is."""
+    text: _builtins.str
+    """What was found, one line."""
+    remedy: _builtins.str
+    """What to do about it, one line; empty when nothing is to be done."""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        name: _builtins.str = ...,
+        severity: Global___Severity.ValueType = ...,
+        text: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "remedy", b"remedy", "severity", b"severity", "subject", b"subject", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class ForgetRequest(_message.Message):
+    """Who will not come back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The agent's name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRequest: _TypeAlias = ForgetRequest  # noqa: Y015
+
+@_typing.final
+class ForgetResponse(_message.Message):
+    """Who was forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def member(self) -> _types_pb2.Member:
+        """The agent as it was known."""
+
+    def __init__(
+        self,
+        *,
+        member: _types_pb2.Member | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015
+
+@_typing.final
+class LeaveRequest(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveRequest: _TypeAlias = LeaveRequest  # noqa: Y015
+
+@_typing.final
+class LeaveResponse(_message.Message):
+    """Who knows of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOLD_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def told(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The agents that were told and have answered."""
+
+    @_builtins.property
+    def missed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The agents that could not be told; they learn it from the others."""
+
+    def __init__(
+        self,
+        *,
+        told: _abc.Iterable[_builtins.str] | None = ...,
+        missed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missed", b"missed", "told", b"told"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveResponse: _TypeAlias = LeaveResponse  # noqa: Y015

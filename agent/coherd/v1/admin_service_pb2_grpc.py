@@ -45,6 +45,21 @@ class AdminServiceStub(object):
                 request_serializer=coherd_dot_v1_dot_admin__service__pb2.ListMembersRequest.SerializeToString,
                 response_deserializer=coherd_dot_v1_dot_admin__service__pb2.ListMembersResponse.FromString,
                 _registered_method=True)
+        self.Diagnose = channel.unary_unary(
+                '/coherd.v1.AdminService/Diagnose',
+                request_serializer=coherd_dot_v1_dot_admin__service__pb2.DiagnoseRequest.SerializeToString,
+                response_deserializer=coherd_dot_v1_dot_admin__service__pb2.DiagnoseResponse.FromString,
+                _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/coherd.v1.AdminService/Forget',
+                request_serializer=coherd_dot_v1_dot_admin__service__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=coherd_dot_v1_dot_admin__service__pb2.ForgetResponse.FromString,
+                _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/coherd.v1.AdminService/Leave',
+                request_serializer=coherd_dot_v1_dot_admin__service__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=coherd_dot_v1_dot_admin__service__pb2.LeaveResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -65,6 +80,27 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Diagnose(self, request, context):
+        """Look at everything that this agent needs, and say what is wrong and what to do about it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forget(self, request, context):
+        """Strike an agent that will not come back from every roster: receipts stop waiting for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leave(self, request, context):
+        """Take this agent out of the cluster for good, and stop it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +113,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListMembers,
                     request_deserializer=coherd_dot_v1_dot_admin__service__pb2.ListMembersRequest.FromString,
                     response_serializer=coherd_dot_v1_dot_admin__service__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'Diagnose': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diagnose,
+                    request_deserializer=coherd_dot_v1_dot_admin__service__pb2.DiagnoseRequest.FromString,
+                    response_serializer=coherd_dot_v1_dot_admin__service__pb2.DiagnoseResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=coherd_dot_v1_dot_admin__service__pb2.ForgetRequest.FromString,
+                    response_serializer=coherd_dot_v1_dot_admin__service__pb2.ForgetResponse.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=coherd_dot_v1_dot_admin__service__pb2.LeaveRequest.FromString,
+                    response_serializer=coherd_dot_v1_dot_admin__service__pb2.LeaveResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +185,87 @@ class AdminService(object):
             '/coherd.v1.AdminService/ListMembers',
             coherd_dot_v1_dot_admin__service__pb2.ListMembersRequest.SerializeToString,
             coherd_dot_v1_dot_admin__service__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diagnose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coherd.v1.AdminService/Diagnose',
+            coherd_dot_v1_dot_admin__service__pb2.DiagnoseRequest.SerializeToString,
+            coherd_dot_v1_dot_admin__service__pb2.DiagnoseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coherd.v1.AdminService/Forget',
+            coherd_dot_v1_dot_admin__service__pb2.ForgetRequest.SerializeToString,
+            coherd_dot_v1_dot_admin__service__pb2.ForgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coherd.v1.AdminService/Leave',
+            coherd_dot_v1_dot_admin__service__pb2.LeaveRequest.SerializeToString,
+            coherd_dot_v1_dot_admin__service__pb2.LeaveResponse.FromString,
             options,
             channel_credentials,
             insecure,

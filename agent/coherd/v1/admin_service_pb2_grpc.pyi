@@ -37,6 +37,12 @@ class AdminServiceStub:
     """Tell how this agent is."""
     ListMembers: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListMembersRequest, _admin_service_pb2.ListMembersResponse]
     """List the agents that this agent knows."""
+    Diagnose: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DiagnoseRequest, _admin_service_pb2.DiagnoseResponse]
+    """Look at everything that this agent needs, and say what is wrong and what to do about it."""
+    Forget: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ForgetRequest, _admin_service_pb2.ForgetResponse]
+    """Strike an agent that will not come back from every roster: receipts stop waiting for it."""
+    Leave: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.LeaveRequest, _admin_service_pb2.LeaveResponse]
+    """Take this agent out of the cluster for good, and stop it."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -47,6 +53,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Tell how this agent is."""
     ListMembers: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListMembersRequest, _admin_service_pb2.ListMembersResponse]  # type: ignore[assignment]
     """List the agents that this agent knows."""
+    Diagnose: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DiagnoseRequest, _admin_service_pb2.DiagnoseResponse]  # type: ignore[assignment]
+    """Look at everything that this agent needs, and say what is wrong and what to do about it."""
+    Forget: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ForgetRequest, _admin_service_pb2.ForgetResponse]  # type: ignore[assignment]
+    """Strike an agent that will not come back from every roster: receipts stop waiting for it."""
+    Leave: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.LeaveRequest, _admin_service_pb2.LeaveResponse]  # type: ignore[assignment]
+    """Take this agent out of the cluster for good, and stop it."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What operators ask of an agent."""
@@ -66,5 +78,29 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListMembersResponse, _abc.Awaitable[_admin_service_pb2.ListMembersResponse]]:
         """List the agents that this agent knows."""
+
+    @_abc_1.abstractmethod
+    def Diagnose(
+        self,
+        request: _admin_service_pb2.DiagnoseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DiagnoseResponse, _abc.Awaitable[_admin_service_pb2.DiagnoseResponse]]:
+        """Look at everything that this agent needs, and say what is wrong and what to do about it."""
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _admin_service_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ForgetResponse, _abc.Awaitable[_admin_service_pb2.ForgetResponse]]:
+        """Strike an agent that will not come back from every roster: receipts stop waiting for it."""
+
+    @_abc_1.abstractmethod
+    def Leave(
+        self,
+        request: _admin_service_pb2.LeaveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.LeaveResponse, _abc.Awaitable[_admin_service_pb2.LeaveResponse]]:
+        """Take this agent out of the cluster for good, and stop it."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

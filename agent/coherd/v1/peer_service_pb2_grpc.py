@@ -40,6 +40,11 @@ class PeerServiceStub(object):
                 request_serializer=coherd_dot_v1_dot_peer__service__pb2.JoinRequest.SerializeToString,
                 response_deserializer=coherd_dot_v1_dot_peer__service__pb2.JoinResponse.FromString,
                 _registered_method=True)
+        self.Stop = channel.unary_unary(
+                '/coherd.v1.PeerService/Stop',
+                request_serializer=coherd_dot_v1_dot_peer__service__pb2.StopRequest.SerializeToString,
+                response_deserializer=coherd_dot_v1_dot_peer__service__pb2.StopResponse.FromString,
+                _registered_method=True)
         self.Link = channel.stream_stream(
                 '/coherd.v1.PeerService/Link',
                 request_serializer=coherd_dot_v1_dot_peer__service__pb2.LinkRequest.SerializeToString,
@@ -73,6 +78,13 @@ class PeerServiceServicer(object):
 
     def Join(self, request, context):
         """Become known, and learn who else is there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Stop(self, request, context):
+        """Hear that an agent stops: to come back, or for good.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +132,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.Join,
                     request_deserializer=coherd_dot_v1_dot_peer__service__pb2.JoinRequest.FromString,
                     response_serializer=coherd_dot_v1_dot_peer__service__pb2.JoinResponse.SerializeToString,
+            ),
+            'Stop': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stop,
+                    request_deserializer=coherd_dot_v1_dot_peer__service__pb2.StopRequest.FromString,
+                    response_serializer=coherd_dot_v1_dot_peer__service__pb2.StopResponse.SerializeToString,
             ),
             'Link': grpc.stream_stream_rpc_method_handler(
                     servicer.Link,
@@ -175,6 +192,33 @@ class PeerService(object):
             '/coherd.v1.PeerService/Join',
             coherd_dot_v1_dot_peer__service__pb2.JoinRequest.SerializeToString,
             coherd_dot_v1_dot_peer__service__pb2.JoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stop(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coherd.v1.PeerService/Stop',
+            coherd_dot_v1_dot_peer__service__pb2.StopRequest.SerializeToString,
+            coherd_dot_v1_dot_peer__service__pb2.StopResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class PeerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PeerServiceAsyncStub: ...
     Join: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.JoinRequest, _peer_service_pb2.JoinResponse]
     """Become known, and learn who else is there."""
+    Stop: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.StopRequest, _peer_service_pb2.StopResponse]
+    """Hear that an agent stops: to come back, or for good."""
     Link: _grpc.StreamStreamMultiCallable[_peer_service_pb2.LinkRequest, _peer_service_pb2.LinkResponse]
     """Spread rows as they are accepted."""
     Have: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.HaveRequest, _peer_service_pb2.HaveResponse]
@@ -53,6 +55,8 @@ class PeerServiceAsyncStub(PeerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Join: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.JoinRequest, _peer_service_pb2.JoinResponse]  # type: ignore[assignment]
     """Become known, and learn who else is there."""
+    Stop: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.StopRequest, _peer_service_pb2.StopResponse]  # type: ignore[assignment]
+    """Hear that an agent stops: to come back, or for good."""
     Link: _aio.StreamStreamMultiCallable[_peer_service_pb2.LinkRequest, _peer_service_pb2.LinkResponse]  # type: ignore[assignment]
     """Spread rows as they are accepted."""
     Have: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.HaveRequest, _peer_service_pb2.HaveResponse]  # type: ignore[assignment]
@@ -74,6 +78,14 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_peer_service_pb2.JoinResponse, _abc.Awaitable[_peer_service_pb2.JoinResponse]]:
         """Become known, and learn who else is there."""
+
+    @_abc_1.abstractmethod
+    def Stop(
+        self,
+        request: _peer_service_pb2.StopRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_peer_service_pb2.StopResponse, _abc.Awaitable[_peer_service_pb2.StopResponse]]:
+        """Hear that an agent stops: to come back, or for good."""
 
     @_abc_1.abstractmethod
     def Link(

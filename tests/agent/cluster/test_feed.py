@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from random import Random
 
@@ -13,7 +14,8 @@ from coherd.cluster import feed as feed_module
 from coherd.cluster.delivery import QUESTIONS_MAX, Delivery, Follower, Question
 from coherd.cluster.feed import Feed, Reader
 from coherd.cluster.ingest import Ingest
-from coherd.errors import NotDurable
+from coherd.errors import JournalDamaged, NotDurable
+from coherd.journal import Block
 from coherd.journal.memory import MemoryJournal
 from coherd.model import Cause, Effect, Lane, Position
 from coherd.replication.clock import HybridClock
@@ -35,6 +37,7 @@ class Parts:
             self.replica, repair, self.journal, self.feed, self.clock, HybridClock(), "a"
         )
         self.ingest.begin_life(7)
+        self.feed.on_damage = self.ingest.damaged
 
     def accept(self, key: bytes, namespace: str = "shop") -> None:
         self.ingest.accept(namespace, Lane.NORMAL, [b"k" + key], Effect.DROP, None, "")
@@ -136,6 +139,28 @@ async def test_a_reader_below_a_floor_goes_on_when_what_was_forgotten_is_old(
     assert parts.feed.resume("shop", 0) is None
     parts.clock.time += 100.0
     assert parts.feed.resume("shop", 0) == 1
+
+
+@pytest.mark.parametrize("namespace", ["shop", None], ids=["a block", "all of it"])
+async def test_a_reader_of_what_the_journal_cannot_read_any_more_is_reset_and_goes_on(
+    small_tail: None, monkeypatch: pytest.MonkeyPatch, namespace: str | None
+) -> None:
+    parts = Parts()
+    for key in KEYS:
+        parts.accept(key)
+        await trio.testing.wait_all_tasks_blocked()
+    start, read = parts.feed._start, parts.journal.read
+    lost = start if namespace is None else 3
+
+    async def read_damaged(after: int, bytes_max: int) -> Sequence[Block]:
+        if after < lost:
+            raise JournalDamaged("table blocks, position 1", namespace, (after + 1, lost))
+        return await read(after, bytes_max)
+
+    monkeypatch.setattr(parts.journal, "read", read_damaged)
+    assert await parts.read(Reader(parts.feed, {"shop"}, 0), 60) == [b"cursor", *KEYS[lost:]]
+    assert parts.replica.floors["shop"].n == lost
+    assert parts.journal._state.namespace_floors["shop"].n == lost
 
 
 async def test_positions_written_outside_are_read_as_the_last_one_the_journal_has() -> None:

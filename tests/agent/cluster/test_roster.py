@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
+
+import msgpack
 
 from coherd.clock import ManualClock
 from coherd.cluster.roster import Roster, State, decode_entry
+from coherd.limits import FORGOTTEN_MAX
+from coherd.model import Origin
 from coherd.net.peer import MemberInfo
 from coherd.replication.freshness import Freshness
 
@@ -16,8 +21,10 @@ OTHER = MemberInfo("other", 5, "other:1", "r")
 def roster(known: dict[str, bytes] | None = None) -> tuple[Roster, ManualClock, dict[str, bytes]]:
     clock, stored = ManualClock(), {} if known is None else known
 
-    def store(name: str, data: bytes) -> bool:
-        stored[name] = data
+    def store(name: str, data: bytes | None) -> bool:
+        stored.pop(name, None)
+        if data is not None:
+            stored[name] = data
         return True
 
     return Roster(ME, dict(stored), clock.now, store), clock, stored
@@ -30,7 +37,7 @@ def test_a_later_life_replaces_an_earlier_one_and_never_the_other_way_round() ->
     assert members.heard(later)
     assert not members.heard(OTHER)
     assert members.members["other"].info == later
-    assert decode_entry(stored["other"]).address == "elsewhere:1"
+    assert decode_entry(stored["other"]) == later
     assert not members.heard(replace(ME, epoch=9)), "nobody tells it who it is"
 
 
@@ -68,7 +75,7 @@ def test_a_member_that_could_not_be_stored_is_stored_later() -> None:
     answers = [False, False, True]
     asked: list[str] = []
 
-    def store(name: str, _data: bytes) -> bool:
+    def store(name: str, _data: bytes | None) -> bool:
         asked.append(name)
         return answers.pop(0)
 
@@ -77,6 +84,105 @@ def test_a_member_that_could_not_be_stored_is_stored_later() -> None:
     for _ in range(4):
         members.check()
     assert asked == ["other"] * 3
+
+
+class TestRestarting:
+    def test_who_says_it_restarts_is_restarting_at_once_and_alive_with_its_next_life(self) -> None:
+        members, clock, _ = roster()
+        members.heard(OTHER)
+        members.linked("other")
+        members.stops("other", 5)
+        member = members.members["other"]
+        assert member.state is State.RESTARTING
+        members.linked("other")
+        assert member.state is State.RESTARTING, "the life that stops does not come back"
+        clock.time = 2.0
+        members.heard(replace(OTHER, epoch=6))
+        members.linked("other")
+        assert (member.state, member.since) == (State.ALIVE, 2.0)
+        members.stops("other", 5)
+        assert member.state is State.ALIVE, "that was an earlier life"
+
+    def test_it_is_expected_back_for_ten_seconds(self) -> None:
+        members, clock, _ = roster()
+        members.heard(OTHER)
+        members.linked("other")
+        clock.time = 1.0
+        members.stops("other", 5)
+        members.unlinked("other")
+        clock.time = 10.9
+        members.check()
+        assert members.members["other"].state is State.RESTARTING
+        clock.time = 11.0
+        members.check()
+        assert members.members["other"].state is State.UNREACHABLE
+
+
+class TestTombstones:
+    def test_no_life_up_to_the_epoch_counts_and_a_later_one_does(self) -> None:
+        members, _, stored = roster()
+        members.heard(OTHER)
+        gone: list[str] = []
+        members.on_gone = gone.append
+        members.forget("other", 5)
+        assert gone == ["other"]
+        assert not members.members
+        assert decode_entry(stored["other"]) == Origin("other", 5)
+        assert not members.heard(OTHER)
+        assert members.heard(replace(OTHER, epoch=6))
+        assert not members.forgotten
+        members.forget("other", 5)
+        assert "other" in members.members, "the later life is not concerned"
+
+    def test_they_survive_a_restart_beside_entries_of_earlier_releases(self) -> None:
+        _, _, stored = roster()
+        stored["other"] = msgpack.packb(["other", 5, "other:1", "r", ["*"]])
+        members = roster(stored)[0]
+        assert members.members["other"].info == OTHER
+        members.forget("other", 5)
+        members.forget("unknown", 9)
+        members = roster(stored)[0]
+        assert not members.members
+        assert set(members.forgotten) == {Origin("other", 5), Origin("unknown", 9)}
+        assert not members.heard(OTHER)
+
+    def test_in_whatever_order_news_comes_everybody_ends_with_the_same(self) -> None:
+        lives = [replace(OTHER, epoch=epoch) for epoch in (5, 6, 7, 8)]
+        for seed in range(50):
+            random = Random(seed)
+            news = [*lives, Origin("other", 5), Origin("other", random.choice((7, 8)))]
+            ends = []
+            for _ in range(3):
+                members, _, stored = roster()
+                for each in random.sample(news, len(news)):
+                    if isinstance(each, Origin):
+                        members.forget(*each)
+                    else:
+                        members.heard(each)
+                assert len(stored) == 1
+                ends.append((set(members.members), members.forgotten, stored["other"]))
+            assert ends[0] == ends[1] == ends[2]
+
+    def test_the_oldest_go_when_there_are_too_many(self) -> None:
+        members, _, stored = roster()
+        for n in range(FORGOTTEN_MAX):
+            members.forget(f"host-{n}", 100 + n)
+        members.forget("older", 99)
+        assert "older" not in stored
+        members.forget("newer", 101 + FORGOTTEN_MAX)
+        assert len(members.forgotten) == len(stored) == FORGOTTEN_MAX
+        assert "host-0" not in stored
+        assert "newer" in stored
+
+    def test_the_own_life_is_told_of_and_not_taken(self) -> None:
+        members, _, stored = roster()
+        heard: list[int] = []
+        members.on_forgotten = heard.append
+        for epoch in (4, 5, 9):
+            members.forget("me", epoch)
+        assert heard == [5, 9]
+        assert not members.forgotten
+        assert not stored
 
 
 class TestFreshness:

@@ -135,6 +135,8 @@ def test_every_setting_above_the_tables_has_a_variable() -> None:
         "COHERD_LOCAL": "unix:/a,127.0.0.1:4376",
         "COHERD_HTTP": "",
         "COHERD_DURABILITY": "disk",
+        "COHERD_JOURNAL_BYTES_MAX": "1_000_000_000",
+        "COHERD_RESET_JITTER": "30",
     }
     assert env.keys() == {f"COHERD_{name.upper()}" for name in SETTINGS}
     assert load(None, env, {}) == AgentConfig(
@@ -149,6 +151,8 @@ def test_every_setting_above_the_tables_has_a_variable() -> None:
         local=(UnixSocket("/a"), Address("127.0.0.1", 4376)),
         http=None,
         durability="disk",
+        journal_bytes_max=1_000_000_000,
+        reset_jitter=30.0,
         namespaces={"default": NamespaceConfig()},
     )
 

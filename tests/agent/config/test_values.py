@@ -212,16 +212,16 @@ def test_a_namespace_inherits_what_it_leaves_unset(file: Path) -> None:
         [namespaces.default]
         entries_max = 5000
         max_ttl = "2h"
+        retention = "3d"
         [namespaces.users]
         max_ttl = "none"
         """,
     )
-    assert config.namespace("shop") == NamespaceConfig(3600, entries_max=5000, staleness_bound=None)
-    assert config.namespace("users") == NamespaceConfig(None, entries_max=5000)
+    kept = {"retention": 259_200, "entries_max": 5000}
+    assert config.namespace("shop") == NamespaceConfig(3600, staleness_bound=None, **kept)
+    assert config.namespace("users") == NamespaceConfig(None, **kept)
     assert (
-        config.namespace("other")
-        == config.namespaces["default"]
-        == NamespaceConfig(7200, entries_max=5000)
+        config.namespace("other") == config.namespaces["default"] == NamespaceConfig(7200, **kept)
     )
     assert AgentConfig("a").namespace("x") == NamespaceConfig()
 

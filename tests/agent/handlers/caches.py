@@ -49,6 +49,13 @@ class MemoryCache:
     def put(self, name: bytes, tags: Iterable[bytes] = ()) -> None:
         self.only.put(name, b"value", tags)
 
+    def put_many(self, names: Iterable[bytes]) -> None:
+        for name in names:
+            self.put(name)
+
+    def put_stranger(self, name: bytes) -> None:
+        self.only.strangers.add(name)
+
     def names(self) -> set[bytes]:
         return set(self.only.entries)
 
@@ -95,6 +102,9 @@ class RedisCache:
 
     def put_many(self, names: Iterable[bytes]) -> None:
         self.client.mset({self.head + name + self.tail: b"value" for name in names})
+
+    def put_stranger(self, name: bytes) -> None:
+        self.client.set(name, b"value")
 
     def names(self) -> set[bytes]:
         return {

@@ -8,7 +8,7 @@ import pytest
 from caches import at, batch, key, prefix, tag
 
 from coherd.errors import HandlerFailed
-from coherd.handlers import CursorMoved
+from coherd.handlers import SURVEY_KEYS_MAX, CursorMoved
 from coherd.model import EVERYTHING, Effect, Kind
 
 ODD_NAMES = [
@@ -259,3 +259,36 @@ async def test_ten_thousand_rows_in_one_call(cache) -> None:
     assert cache.names() == {b"stays"}
     assert (await handler.connect()).cursor == at(10_000)
     await handler.aclose()
+
+
+async def test_a_survey_of_an_empty_cache_finds_nothing(cache) -> None:
+    survey = await cache.handler().survey()
+    assert survey[1:] == (0, 0, 0, 0, None)
+    assert "{key}" in survey.template
+
+
+async def test_a_survey_counts_entries_tags_and_what_is_neither(cache) -> None:
+    handler = cache.handler()
+    await handler.connect()
+    await handler.apply([], at(1))
+    for name in ODD_NAMES:
+        cache.put(name, tags=[b"red", b"blue"])
+    cache.put_stranger(b"prod:shop:17\xff")
+    count = len(ODD_NAMES)
+    assert (await handler.survey())[1:] == (count + 3, count + 3, count, 2, b"prod:shop:17\xff")
+    await handler.apply([batch(EVERYTHING)], at(2))
+    assert (await handler.survey()).entries == 0, "the connection of apply was left alone"
+    await handler.aclose()
+
+
+async def test_a_survey_looks_at_a_part_of_a_large_cache(cache) -> None:
+    cache.put_many(b"%d" % n for n in range(SURVEY_KEYS_MAX + 500))
+    survey = await cache.handler().survey()
+    assert survey.total == SURVEY_KEYS_MAX + 500
+    assert survey.seen == survey.entries == SURVEY_KEYS_MAX
+
+
+async def test_without_a_template_a_survey_knows_of_no_tags(untagged) -> None:
+    untagged.put(b"1")
+    survey = await untagged.handler().survey()
+    assert (survey.entries, survey.tags) == (1, None)

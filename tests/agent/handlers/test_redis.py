@@ -9,7 +9,7 @@ from caches import RedisCache, at, batch, key, prefix, tag
 from servers import redis_server
 
 from coherd.errors import ConfigError, HandlerFailed
-from coherd.handlers import CursorMoved
+from coherd.handlers import SURVEY_KEYS_MAX, CursorMoved
 from coherd.model import EVERYTHING, Position
 
 CURSORS = b"coherd:cursor:test:here"
@@ -292,3 +292,11 @@ def test_a_wrong_url_is_refused_without_being_quoted(cache, url) -> None:
 def test_a_wrong_template_is_refused(cache, changes) -> None:
     with pytest.raises(ConfigError, match="the template"):
         cache.handler(**changes)
+
+
+async def test_a_survey_of_a_large_database_costs_it_little(cache) -> None:
+    cache.put_many(b"%d" % n for n in range(5 * SURVEY_KEYS_MAX))
+    cache.client.config_resetstat()
+    survey = await cache.handler().survey()
+    assert (survey.total, survey.seen) == (5 * SURVEY_KEYS_MAX, SURVEY_KEYS_MAX)
+    assert cache.client.info("commandstats")["cmdstat_scan"]["calls"] <= 12

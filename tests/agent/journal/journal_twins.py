@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from coherd.journal import Block, Durability, Write
@@ -39,9 +40,9 @@ def block(
     )
 
 
-def row(n: int, payload: bytes = b"row") -> Block:
+def row(n: int, payload: bytes = b"row", namespace: str = "products") -> Block:
     """The block of my n-th row, at position n."""
-    return block(n, (n, n), payload=payload)
+    return block(n, (n, n), stream=MINE._replace(namespace=namespace), payload=payload)
 
 
 def reset(position: int, namespace: str = "products") -> Block:
@@ -88,6 +89,10 @@ class Twin:
         """Let the next commit fail."""
         raise NotImplementedError
 
+    def damage(self, *positions: int) -> None:
+        """Change the blocks at `positions`."""
+        raise NotImplementedError
+
     @contextmanager
     def stalled(self, journal: BaseJournal) -> Iterator[None]:
         """Let nothing be committed inside."""
@@ -109,6 +114,9 @@ class MemoryTwin(Twin):
     def fail(self, journal: BaseJournal) -> None:
         assert isinstance(journal, MemoryJournal)
         journal.fail_next()
+
+    def damage(self, *positions: int) -> None:
+        self.disk.lost.update(positions)
 
 
 class SqliteTwin(Twin):
@@ -133,6 +141,19 @@ class SqliteTwin(Twin):
         assert isinstance(journal, SqliteJournal)
         assert journal._writer is not None
         journal._writer._connection.execute("PRAGMA query_only = ON")
+
+    def damage(self, *positions: int) -> None:
+        for position in positions:
+            self.change(
+                f"UPDATE blocks SET payload = CAST(payload || x'00' AS BLOB) WHERE position = {position}"
+            )
+
+    def change(self, *statements: str) -> None:
+        """Do to the file what nobody is to do."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            for statement in statements:
+                assert connection.execute(statement).rowcount
+            connection.commit()
 
     @contextmanager
     def stalled(self, journal: BaseJournal) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
@@ -107,6 +108,7 @@ async def test_everything_beside_the_rows_is_kept(twin: Twin) -> None:
         namespace_floors={"products": Floor(2, 7.25)},
         cursors={"memcached:x": Position("a", ME.epoch, 3), "gone": Position("a", ME.epoch, 4)},
         members={"a": b"", "b": b"\0entry", "c": b"left"},
+        max_ttls={"products": [(0.0, inf), (1.5, 3600.0)], "gone": [(0.0, 1.0)]},
     )
     await store(journal, life=Origin("a", ME.epoch + 1))
     await store(
@@ -115,6 +117,7 @@ async def test_everything_beside_the_rows_is_kept(twin: Twin) -> None:
         stream_floors={MINE: Floor(5, 0.75)},
         cursors={"gone": None, "memcached:x": Position("a", ME.epoch, 8), "never": None},
         members={"c": None},
+        max_ttls={"products": [(1.5, 3600.0), (1e6 / 3, 60)], "gone": [], "idle": [(0, inf)]},
     )
     await journal.aclose()
     contents = twin.open().contents
@@ -123,6 +126,10 @@ async def test_everything_beside_the_rows_is_kept(twin: Twin) -> None:
     assert contents.namespace_floors == {"products": Floor(2, 7.25)}
     assert contents.cursors == {"memcached:x": Position("a", ME.epoch, 8)}
     assert contents.members == {"a": b"", "b": b"\0entry"}
+    assert {name: tuple(history) for name, history in contents.max_ttls.items()} == {
+        "products": ((1.5, 3600.0), (1e6 / 3, 60)),
+        "idle": ((0, inf),),
+    }
     assert list(contents.vector) == [MINE]
 
 
@@ -136,6 +143,22 @@ async def test_parts_set_and_removed_in_one_commit_end_as_the_last_write_says(tw
     await journal.committed(last)
     await journal.aclose()
     assert twin.open().contents.members == {"c": b"2", "d": b"3"}
+
+
+async def test_the_journal_of_another_name_is_taken_over(twin: Twin) -> None:
+    """A host that was renamed, or cloned with its data directory."""
+    journal = twin.open(name="old")
+    assert journal.contents.name == "old"
+    await store(journal, row(1))
+    await journal.aclose()
+    for name, before in (("new", "old"), ("new", "new")):
+        journal = twin.open(name=name)
+        assert journal.contents.name == before
+        await store(journal, row(journal.contents.position + 1), row(100 * len(twin.loaded)))
+        assert not journal.damages
+        await journal.aclose()
+    assert twin.open(name="new").contents.clean
+    assert len(twin.loaded) == 5
 
 
 async def test_a_reopened_journal_goes_on(twin: Twin) -> None:

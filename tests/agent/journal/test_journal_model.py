@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,12 @@ from coherd.journal import Block, Floor, Write
 from coherd.model import Cause, Origin, Position, Range, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coherd.journal.base import BaseJournal
 
 STREAMS = [MINE, THEIRS, MINE._replace(namespace="other")]
+NAMESPACES = ["products", "other", "any"]
 NAMES = ["x", "y", "z"]
 
 number = st.integers(1, 60)
@@ -61,11 +65,17 @@ writes = st.builds(
     blocks=st.lists(blocks(), max_size=3),
     adopted=st.dictionaries(st.sampled_from(STREAMS), ranges(), max_size=1),
     stream_floors=st.dictionaries(st.sampled_from(STREAMS), floors, max_size=1),
-    namespace_floors=st.dictionaries(st.sampled_from(NAMES), floors, max_size=1),
+    namespace_floors=st.dictionaries(st.sampled_from(NAMESPACES), floors, max_size=1),
     cursors=st.dictionaries(
         st.sampled_from(NAMES), st.none() | st.builds(Position, st.just("a"), number, number)
     ),
     members=st.dictionaries(st.sampled_from(NAMES), st.none() | st.binary(max_size=9)),
+    forgotten=st.dictionaries(st.sampled_from(NAMESPACES), st.integers(0, 300), max_size=1),
+    max_ttls=st.dictionaries(
+        st.sampled_from(NAMESPACES),
+        st.lists(st.tuples(st.floats(0, 1e9), st.floats(0, inf)), max_size=3),
+        max_size=1,
+    ),
     life=st.none() | st.builds(Origin, st.just("a"), number),
     healed=st.booleans(),
 )
@@ -73,6 +83,7 @@ steps = st.one_of(
     st.tuples(st.just("write"), st.lists(writes, min_size=1, max_size=4)),
     st.tuples(st.just("read"), st.tuples(st.integers(0, 60), st.integers(1, 1000))),
     st.tuples(st.just("fetch"), st.tuples(st.sampled_from(STREAMS), ranges())),
+    st.tuples(st.just("damage"), st.integers(0, 60)),
     st.tuples(st.just("end"), st.tuples(st.booleans(), st.booleans())),
 )
 
@@ -89,6 +100,9 @@ class Model:
         self.cursors: dict[str, Position] = {}
         self.members: dict[str, bytes] = {}
         self.lives: list[tuple[Origin, int]] = []
+        self.max_ttls: dict[str, list[tuple[float, float]]] = {}
+        self.forgotten: dict[str, int] = {}
+        self.damages: dict[str, int] = {}
         self.clean = True
 
     def place(self, write: Write) -> Write:
@@ -112,6 +126,13 @@ class Model:
         self.cursors = {reader: at for reader, at in cursors.items() if at is not None}
         members = self.members | write.members
         self.members = {name: entry for name, entry in members.items() if entry is not None}
+        histories = self.max_ttls | write.max_ttls
+        self.max_ttls = {name: history for name, history in histories.items() if history}
+        for name, position in write.forgotten.items():
+            self.forgotten[name] = max(position, self.forgotten.get(name, 0))
+        for name, floor in write.namespace_floors.items():
+            if floor.n >= self.damages.get(name, inf):
+                del self.damages[name]
         self.clean = self.clean or write.healed
         fields = {name: getattr(write, name) for name in Write.__slots__}
         return Write(**{**fields, "blocks": placed})
@@ -120,9 +141,39 @@ class Model:
         for low, high in taken:
             self.numbers.setdefault(stream, set()).update(range(low, high + 1))
 
+    def may_be_gone(self, block: Block) -> bool:
+        return block.position + block.rows - 1 <= self.forgotten.get(block.namespace, 0)
+
+    def agree(self, found: Sequence[Block], expected: Sequence[Block]) -> None:
+        """What is found is what is expected, but for blocks that may be gone: the oldest."""
+        positions = {block.position for block in found}
+        kept: set[str] = set()
+        for block in expected:
+            if block.position in positions:
+                kept.add(block.namespace)
+            else:
+                assert self.may_be_gone(block)
+                assert block.namespace not in kept
+        assert list(found) == [block for block in expected if block.position in positions]
+
+    def damage(self, block: Block) -> None:
+        """Lose a block."""
+        of_it = [b.position - 1 for b in self.blocks if b.namespace == block.namespace]
+        end = min((end for end in of_it if end >= block.position), default=self.end(block))
+        self.damages[block.namespace] = max(end, self.damages.get(block.namespace, 0))
+        self.blocks.remove(block)
+
+    def end(self, last: Block) -> int:
+        return last.position + last.rows - 1
+
     def check(self, twin: Twin, journal: BaseJournal) -> None:
         contents = journal.contents
-        assert twin.loaded == self.blocks
+        self.agree(twin.loaded, self.blocks)
+        self.blocks = list(twin.loaded)
+        damages = {damage.namespace: damage.position for damage in journal.damages}
+        assert damages.keys() == self.damages.keys()
+        assert all(self.damages[name or ""] <= n <= self.position for name, n in damages.items())
+        self.damages = {name or "": n for name, n in damages.items()}
         assert contents.position == self.position
         assert {
             stream: {n for low, high in taken for n in range(low, high + 1)}
@@ -132,6 +183,7 @@ class Model:
         assert contents.namespace_floors == self.namespace_floors
         assert contents.cursors == self.cursors
         assert contents.members == self.members
+        assert {name: list(h) for name, h in contents.max_ttls.items()} == self.max_ttls
         assert list(contents.lives) == self.lives
         assert contents.clean is self.clean
 
@@ -143,25 +195,20 @@ async def live(twin: Twin, course: list[tuple[str, tuple]]) -> None:
             tickets = [journal.append_nowait(model.place(write)) for write in argument]
             await journal.committed(tickets[-1])
         elif verb == "read":
-            after, bytes_max = argument
-            page = await journal.read(after, bytes_max)
-            rest = [b for b in model.blocks if b.position + b.rows - 1 > after]
-            assert page == rest[: len(page)]
-            assert page or not rest
-            assert len(page) < 2 or sum(len(b.payload) for b in page) <= bytes_max
-            assert await journal.read(after, PLENTY) == rest
+            await read(model, journal, *argument)
         elif verb == "fetch":
-            stream, wanted = argument
-            found = await journal.fetch(stream, wanted, PLENTY)
-            asked = {n for low, high in wanted for n in range(low, high + 1)}
-            assert sorted(found, key=lambda b: b.position) == [
-                b
-                for b in model.blocks
-                if b.stream == stream
-                and any(n in asked for low, high in b.numbers for n in range(low, high + 1))
-            ]
-            page = await journal.fetch(stream, wanted, 400)
-            assert page == found[: len(page)]
+            await fetch(model, journal, *argument)
+        elif verb == "damage":
+            await journal.aclose()
+            journal = twin.open()
+            model.check(twin, journal)
+            await journal.aclose()
+            if model.blocks:
+                block = model.blocks[argument % len(model.blocks)]
+                twin.damage(block.position)
+                model.damage(block)
+            journal = twin.open()
+            model.check(twin, journal)
         else:
             in_order, same_boot = argument
             if in_order:
@@ -174,6 +221,34 @@ async def live(twin: Twin, course: list[tuple[str, tuple]]) -> None:
             journal = twin.open()
             model.check(twin, journal)
     await journal.aclose()
+
+
+async def read(model: Model, journal: BaseJournal, after: int, bytes_max: int) -> None:
+    page = await journal.read(after, bytes_max)
+    rest = [b for b in model.blocks if b.position + b.rows - 1 > after]
+    last = page[-1].position if page else inf
+    model.agree(page, [b for b in rest if b.position <= last])
+    assert len(page) < 2 or sum(len(b.payload) for b in page) <= bytes_max
+    model.agree(await journal.read(after, PLENTY), rest)
+
+
+async def fetch(
+    model: Model, journal: BaseJournal, stream: Stream, wanted: tuple[Range, ...]
+) -> None:
+    found = await journal.fetch(stream, wanted, PLENTY)
+    asked = {n for low, high in wanted for n in range(low, high + 1)}
+    model.agree(
+        sorted(found, key=lambda b: b.position),
+        [
+            b
+            for b in model.blocks
+            if b.stream == stream
+            and any(n in asked for low, high in b.numbers for n in range(low, high + 1))
+        ],
+    )
+    page = await journal.fetch(stream, wanted, 400)
+    left = [b for b in found if b in page or not model.may_be_gone(b)]
+    assert page == left[: len(page)]
 
 
 @settings(max_examples=60, deadline=None)

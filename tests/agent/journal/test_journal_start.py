@@ -30,6 +30,7 @@ def other_database(path: Path) -> None:
         connection.execute("CREATE TABLE customers (name)")
 
 
+@pytest.mark.bad_input(71)  # empty, wrong magic
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -58,25 +59,45 @@ async def test_a_directory_that_is_not_there_is_named(sqlite_twin: SqliteTwin) -
         sqlite_twin.open()
 
 
-async def test_a_newer_format_is_refused_and_left_alone(sqlite_twin: SqliteTwin) -> None:
+@pytest.mark.bad_input(71)  # future format
+@pytest.mark.parametrize("number", [1, 3])
+async def test_another_format_is_refused_and_left_alone(
+    sqlite_twin: SqliteTwin, number: int
+) -> None:
     await sqlite_twin.open().aclose()
     data = bytearray(sqlite_twin.path.read_bytes())
-    data[60:64] = struct.pack(">I", 2)
+    data[60:64] = struct.pack(">I", number)
     sqlite_twin.path.write_bytes(data)
-    with pytest.raises(StartRefused, match="has format 2, this release knows format 1"):
+    with pytest.raises(StartRefused, match=f"has format {number}, this release knows format 2"):
         sqlite_twin.open()
     assert sqlite_twin.path.read_bytes() == data
 
 
-@pytest.mark.parametrize("mine", [{"name": "b"}, {"cluster": "farm"}])
-async def test_the_journal_of_another_agent_is_refused(
-    sqlite_twin: SqliteTwin, mine: dict[str, str]
-) -> None:
+async def test_the_journal_of_another_cluster_is_refused(sqlite_twin: SqliteTwin) -> None:
     await sqlite_twin.open().aclose()
     with pytest.raises(StartRefused) as caught:
-        sqlite_twin.open(**mine)
-    for word in ("'a'", "'shop'", *map(repr, mine.values())):
+        sqlite_twin.open(cluster="farm")
+    for word in ("'a'", "'shop'", "'farm'"):
         assert word in str(caught.value)
+
+
+async def test_the_disk_is_blamed_where_it_refuses(
+    sqlite_twin: SqliteTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read now is neither damaged nor put aside."""
+    await sqlite_twin.open().aclose()
+    refusal = sqlite3.OperationalError("disk I/O error")
+    refusal.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+
+    def refuse(_: object) -> None:
+        raise refusal
+
+    with monkeypatch.context() as patched:
+        patched.setattr("coherd.journal.opening.load", refuse)
+        with pytest.raises(StartRefused, match=r"cannot be opened: disk I/O error; look at its"):
+            sqlite_twin.open()
+    assert not sqlite_twin.path.with_name("journal.db.damaged").exists()
+    await sqlite_twin.open().aclose()
 
 
 async def test_a_first_start_that_was_interrupted_leaves_no_trace(sqlite_twin: SqliteTwin) -> None:

@@ -8,11 +8,10 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coherd.model import EVERYTHING, Batch, Cause, Effect, Lane, Origin, Stream
+from coherd.model import Batch, Cause, Effect, Lane, Origin, Stream
 from coherd.replication.aging import Aging
 from coherd.replication.clock import HybridClock, wall_ms
 from coherd.replication.intervals import Intervals
-from coherd.replication.ledger import PREFIX_LENGTHS_MAX, Ledger, supersedes
 from coherd.replication.repair import Answer, Repair, answer
 from coherd.replication.replica import Replica, resume
 from coherd.replication.retention import EffectiveTtl, Floor, horizon
@@ -34,7 +33,7 @@ BATCHES = st.lists(
 def replica_of(batches: list[Batch]) -> Replica:
     replica = Replica()
     for each in batches:
-        replica.receive(each, 0.0, Cause.LINK)
+        replica.receive(each, 0.0, Cause.LINK, 0.0)
     return replica
 
 
@@ -91,40 +90,6 @@ def test_a_batch_gives_the_rows_of_a_part_of_its_numbers() -> None:
     assert list(part.selectors) == [b"2", b"3", b"8"]
     assert list(part.versions or ()) == [1, 2, 4]
     assert part.numbers == ((2, 3), (8, 8))
-
-
-def test_a_check_looks_at_key_tags_prefixes_and_namespace() -> None:
-    ledger = Ledger()
-    ledger.record([b"kuser:1", b"tusers", b"puser:", b"kother"], Effect.DROP, [3, 0, 0, 0], 10)
-    ledger.record([b"kuser:2"], Effect.STALE, None, 14)
-    assert ledger.check(b"user:1")[:2] == (12, 0)
-    assert ledger.check(b"user:1").version == 3
-    assert ledger.check(b"x", [b"users"]).drop == 11
-    assert ledger.check(b"user:2") == (12, 14, 0)
-    assert ledger.check(b"y") == (0, 0, 0)
-    ledger.record([EVERYTHING], Effect.DROP, None, 20)
-    assert ledger.check(b"y").drop == 20
-    assert ledger.forget(14) == 5
-    assert len(ledger) == 1
-
-
-@given(st.lists(st.binary(min_size=1, max_size=40), max_size=60), st.binary(max_size=50))
-def test_no_prefix_is_overlooked_however_many_lengths_are_in_use(
-    prefixes: list[bytes], key: bytes
-) -> None:
-    ledger = Ledger()
-    for n, prefix in enumerate(prefixes, 1):
-        ledger.record([b"p" + prefix], Effect.DROP, None, n)
-    newest = max((n for n, p in enumerate(prefixes, 1) if key.startswith(p)), default=0)
-    assert ledger.check(key).drop >= newest
-    assert len(ledger._prefix_lengths) <= PREFIX_LENGTHS_MAX
-
-
-def test_only_a_row_as_strong_and_as_new_stands_for_another() -> None:
-    drop, stale = Effect.DROP, Effect.STALE
-    assert supersedes((drop, 0), (stale, 0))
-    assert not supersedes((stale, 0), (drop, 0))
-    assert not supersedes((drop, 3), (drop, 4))
 
 
 def test_an_effective_ttl_is_the_largest_of_the_last_such_span() -> None:

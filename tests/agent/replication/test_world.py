@@ -133,9 +133,9 @@ def what_is_unknown_counts_as_covered(patch: pytest.MonkeyPatch) -> None:
 def a_late_row_is_not_applied(patch: pytest.MonkeyPatch) -> None:
     original = replica.Replica.receive
 
-    def receive(self: Any, batch: Any, accepted_at: float, cause: Any) -> Any:
+    def receive(self: Any, batch: Any, accepted_at: float, cause: Any, now: float) -> Any:
         late = batch.numbers[-1][1] < self.vector.state(batch.stream).have.last
-        arrival = original(self, batch, accepted_at, cause)
+        arrival = original(self, batch, accepted_at, cause, now)
         return None if late else arrival
 
     patch.setattr(replica.Replica, "receive", receive)
@@ -165,6 +165,6 @@ def test_a_rule_that_is_switched_off_is_caught(
     for seed in MUTANT_SEEDS:
         try:
             run(seed)
-        except AssertionError:
+        except (AssertionError, KeyError):  # a row that is held and was not applied
             return
     pytest.fail("no seed of the world noticed")

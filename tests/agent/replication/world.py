@@ -7,6 +7,7 @@ member's setting of that time said. The world is a function of its seed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -36,7 +37,8 @@ class Copy:
 class Member:
     name: str
     random: Random
-    replica: Replica = field(default_factory=Replica)
+    replica: Replica = field(init=False)
+    entries_max: float = inf
     copies: dict[bytes, Copy] = field(default_factory=dict)
     ttl: float = TTLS[1]
     effective: retention.EffectiveTtl = field(default_factory=retention.EffectiveTtl)
@@ -44,12 +46,17 @@ class Member:
     resets: int = 0
 
     def __post_init__(self) -> None:
+        self.now = 0.0
         self.effective.set(self.ttl, 0.0)
+        self.replica = Replica(self.keep)
         self.replica.begin_life(Origin(self.name, 1))
         self.repair = repair.Repair(self.replica.vector, self.random, self.horizon)
 
     def horizon(self, _namespace: str, now: float) -> float:
         return retention.horizon(self.effective.at(now))
+
+    def keep(self, _namespace: str) -> ledger.Keep:
+        return ledger.Keep(self.entries_max, self.horizon(NAMESPACE, self.now))
 
     def apply(self, arrival: Arrival | None) -> None:
         """Do to the copies what a cache does, and remember the rows as a journal does."""
@@ -92,8 +99,8 @@ class World:
         self.expire()
         weights = {
             self.invalidate: 20, self.fill: 25, self.compact: 5, self.forget_by_age: 5,
-            self.forget_half: 1.5, self.change_ttl: 3, self.exchange: 12, self.deliver: 25,
-            self.repair: 10,
+            self.forget_half: 1.5, self.forget_due: 4, self.change_ttl: 3, self.exchange: 12,
+            self.deliver: 25, self.repair: 10,
         }  # fmt: skip
         self.random.choices(list(weights), list(weights.values()))[0]()
         self.check()
@@ -159,6 +166,17 @@ class World:
         for dot in dots:
             member.replica.forget(member.arrivals.pop(dot))
 
+    def forget_due(self) -> None:
+        """What an agent does every second, under a limit that changes."""
+        member = self.random.choice(self.members)
+        member.now = self.now
+        member.entries_max = self.random.choice([8, 32, inf])
+        member.replica.forget_due(self.now)
+        vector = member.replica.vector
+        for stream, number in list(member.arrivals):
+            if number not in vector.state(stream).held:
+                del member.arrivals[stream, number]
+
     def change_ttl(self) -> None:
         member = self.random.choice(self.members)
         member.ttl = self.random.choice(TTLS)
@@ -207,7 +225,9 @@ class World:
 
     def deliver_row(self, member: Member, lost: bool, arrival: Arrival) -> None:
         if not lost:
-            member.apply(member.replica.receive(arrival.batch, arrival.accepted_at, Cause.LINK))
+            member.apply(
+                member.replica.receive(arrival.batch, arrival.accepted_at, Cause.LINK, self.now)
+            )
 
     def deliver_claim(self, member: Member, lost: bool, teller: str, claims: list) -> None:
         if not lost:
@@ -223,7 +243,8 @@ class World:
             if self.random.random() < 0.05:  # cut short: what came is kept, the answer is not
                 member.repair.failed(ask, self.now, 0.0)
                 return
-            member.apply(member.replica.receive(arrival.batch, arrival.accepted_at, Cause.REPAIR))
+            receive = member.replica.receive
+            member.apply(receive(arrival.batch, arrival.accepted_at, Cause.REPAIR, self.now))
         member.repair.answered(ask, answers, self.now)
 
     # ---------------------------------------------------------------- what must hold

@@ -1,11 +1,12 @@
-"""What callers may ask for: one table of limits, and the checks that keep them."""
+"""What applications may ask for: the checks that keep the limits of `coherd.limits`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from coherd.errors import InvalidRequest
-from coherd.model import EVERYTHING, NAMESPACE_PATTERN, NUMBER_MAX, SELECTOR_BYTES_MAX, Selector
+from coherd.limits import BATCH_ROWS_MAX, NUMBER_MAX, SELECTOR_BYTES_MAX, TIMEOUT_MAX
+from coherd.model import EVERYTHING, NAMESPACE_PATTERN, Selector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,17 +14,6 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
     from coherd.v1 import cache_service_pb2 as pb
-
-ROWS_MAX = 1_000
-"""Rows of one Invalidate."""
-REQUEST_BYTES_MAX = 1024 * 1024
-"""Bytes of keys, tags and prefixes of one Invalidate."""
-TIMEOUT_MAX = 3600.0
-"""Seconds of the longest wait."""
-NAMESPACES_MAX = 1_000
-"""Namespaces of one Watch."""
-NAME_MAX = 128
-"""Characters of a watcher's name."""
 
 
 def check_namespace(name: str) -> None:
@@ -37,9 +27,8 @@ def check_namespace(name: str) -> None:
 def selectors_of(request: pb.InvalidateRequest) -> list[Selector]:
     """Give the rows of a request in their defined order: keys, tags, prefixes, everything."""
     count = len(request.keys) + len(request.tags) + len(request.prefixes) + request.everything
-    if not 1 <= count <= ROWS_MAX:
-        raise InvalidRequest(f"{count} rows: 1 to {ROWS_MAX} are due in one request")
-    size = 0
+    if not 1 <= count <= BATCH_ROWS_MAX:
+        raise InvalidRequest(f"{count} rows: 1 to {BATCH_ROWS_MAX} are due in one request")
     for kind, texts in (
         ("key", request.keys),
         ("tag", request.tags),
@@ -48,7 +37,6 @@ def selectors_of(request: pb.InvalidateRequest) -> list[Selector]:
         if not texts:
             continue
         lengths = [len(text) for text in texts]
-        size += sum(lengths)
         if min(lengths) == 0:
             hint = "; to invalidate everything say so" if kind == "prefix" else ""
             raise InvalidRequest(f"an empty {kind}{hint}")
@@ -56,8 +44,6 @@ def selectors_of(request: pb.InvalidateRequest) -> list[Selector]:
             raise InvalidRequest(
                 f"a {kind} of {max(lengths)} bytes: at most {SELECTOR_BYTES_MAX} are allowed"
             )
-    if size > REQUEST_BYTES_MAX:
-        raise InvalidRequest(f"{size} bytes: at most {REQUEST_BYTES_MAX} are allowed")
     selectors = [b"k" + key for key in request.keys]
     selectors += [b"t" + tag for tag in request.tags]
     selectors += [b"p" + prefix for prefix in request.prefixes]

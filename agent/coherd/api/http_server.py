@@ -1,0 +1,221 @@
+"""The HTTP server: hypercorn's HTTP/1.1 on sockets of our own, so that no client can hold the agent up.
+
+Hypercorn's own server shields what it sends from cancellation, without a limit: one client that stops
+reading its answer would keep the agent from stopping. Nor does it bound the number of connections. So here
+a connection is a cancel scope, each send has a limit, and one connection too many ends the oldest.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.logging import Logger
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
+
+from coherd.config import Address
+from coherd.errors import StartRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hypercorn.typing import AppWrapper
+    from starlette.applications import Starlette
+
+log = structlog.get_logger("coherd.http")
+
+CONNECTIONS_MAX = 100
+"""Connections at a time; one more closes the oldest."""
+IDLE_MAX = 5.0
+"""Seconds that a connection may take to send a request."""
+SEND_MAX = 10.0
+"""Seconds that a client may take to receive a piece of an answer."""
+HEADERS_BYTES_MAX = 16 * 1024
+"""Bytes of a request's headers."""
+
+
+class _Log(Logger):
+    """Hypercorn's words in the agent's log; it does not log requests."""
+
+    def __init__(self, config: Config) -> None:
+        self.access_logger = None
+        self.error_logger = None
+
+    async def exception(self, message: str, *_arguments: Any, **_fields: Any) -> None:
+        log.exception("http failed", error=message)  # noqa: LOG004  # called while one is handled
+
+    async def error(self, message: str, *_arguments: Any, **_fields: Any) -> None:
+        log.error("http failed", error=message)
+
+    async def warning(self, message: str, *_arguments: Any, **_fields: Any) -> None:
+        log.warning("http", warning=message)
+
+
+def _settings() -> Config:
+    config = Config()
+    config.logger_class = _Log
+    config.h11_max_incomplete_size = HEADERS_BYTES_MAX
+    config.include_server_header = False
+    return config
+
+
+class _Http1(H11Protocol):
+    """Stays with HTTP/1.1 whatever else is offered: HTTP/2 would be one more protocol to defend."""
+
+    async def _check_protocol(self, _event: object) -> None:
+        pass
+
+
+class _Connection:
+    """One client."""
+
+    def __init__(
+        self, stream: trio.SocketStream, app: AppWrapper, settings: Config, context: WorkerContext
+    ) -> None:
+        self.scope = trio.CancelScope()
+        """Ends it at once."""
+        self._stream = stream
+        self._tasks = TaskGroup()
+        self._idle = TrioSingleTask()
+        self._is_idle = True
+        """No request is being answered."""
+        self._is_ended = False
+        """The client sends nothing more; it may still wait for its answer."""
+        self._sending = trio.Lock()
+        self._protocol = _Http1(
+            app,
+            settings,
+            context,
+            self._tasks,
+            ConnectionState({}),
+            False,  # no TLS; and whose the two addresses are does not matter
+            None,
+            None,
+            self._take,
+        )
+        self._terminated = context.terminated
+
+    async def run(self) -> None:
+        """Answer until the client or the server ends it."""
+        try:
+            with self.scope:
+                async with self._tasks:
+                    await self._idle.restart(self._tasks, self._end_idle)
+                    async for data in self._stream:
+                        await self._protocol.handle(RawData(bytes(data)))
+                    self._is_ended = True
+                    if self._is_idle:
+                        self.scope.cancel()
+        finally:
+            await trio.aclose_forcefully(self._stream)
+
+    async def _take(self, event: Event) -> None:
+        """Do what hypercorn says."""
+        if isinstance(event, RawData):
+            await self._send(event.data)
+        elif isinstance(event, Closed):
+            with suppress(trio.BrokenResourceError):
+                await self._stream.send_eof()
+            self.scope.cancel()
+        elif isinstance(event, Updated):
+            self._is_idle = event.idle
+            if not event.idle:
+                await self._idle.stop()
+            elif self._is_ended:
+                self.scope.cancel()
+            else:
+                await self._idle.restart(self._tasks, self._end_idle)
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            with trio.fail_after(SEND_MAX):
+                async with self._sending:
+                    await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            self.scope.cancel()
+
+    async def _end_idle(self) -> None:
+        with trio.move_on_after(IDLE_MAX):
+            await self._terminated.wait()
+        self.scope.cancel()
+
+
+class HttpServer:
+    """Serves one application."""
+
+    def __init__(self, app: Starlette, listeners: Sequence[trio.SocketListener]) -> None:
+        """Take listeners that are open already."""
+        self._settings = _settings()
+        framework: Any = app  # both write ASGI's types in words of their own
+        self._app = wrap_app(framework, self._settings.wsgi_max_body_size, "asgi")
+        self._listeners = listeners
+        self._context = WorkerContext(None)
+        self._accepting = trio.CancelScope()
+        self._grace = 0.0
+        self._open: dict[_Connection, None] = {}
+        """In the order in which they came."""
+        self._closed = trio.lowlevel.ParkingLot()
+        self._stopped = trio.Event()
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        try:
+            async with trio.open_nursery() as connections:
+                with self._accepting:
+                    await trio.serve_listeners(
+                        self._serve, [*self._listeners], handler_nursery=connections
+                    )
+                await self._context.terminated.set()
+                with trio.move_on_after(self._grace):
+                    while self._open:
+                        await self._closed.park()
+                connections.cancel_scope.cancel()
+        finally:
+            self._stopped.set()
+
+    async def stop(self, grace: float) -> None:
+        """Accept nothing more, give running answers `grace` seconds, then cut them off."""
+        self._grace = grace
+        self._accepting.cancel()
+        await self._stopped.wait()
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        if len(self._open) >= CONNECTIONS_MAX:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.scope.cancel()
+        connection = _Connection(stream, self._app, self._settings, self._context)
+        self._open[connection] = None
+        try:
+            await connection.run()
+        except* trio.BrokenResourceError:
+            pass  # the client is gone
+        except* Exception:  # whatever a stranger sends must not end the agent
+            log.exception("http connection failed")
+        finally:
+            self._open.pop(connection, None)
+            self._closed.unpark_all()
+
+
+async def listen(address: Address) -> tuple[list[trio.SocketListener], Address]:
+    """Open an address, port 0 as any free port; give it with the port that it got. Raises StartRefused."""
+    try:
+        listeners = await trio.open_tcp_listeners(address.port, host=address.host)
+    except OSError as error:
+        raise StartRefused(
+            f"{address} can't be opened ({error.strerror}): set `http` to an address that is free, "
+            'or to "" for none'
+        ) from None
+    if not address.port:  # a name may mean several addresses, and each got a port of its own
+        for other in listeners[1:]:
+            await other.aclose()
+        del listeners[1:]
+    return listeners, address._replace(port=listeners[0].socket.getsockname()[1])

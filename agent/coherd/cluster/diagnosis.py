@@ -1,0 +1,333 @@
+"""What `coherd doctor` finds out at the agent: it looks at everything that the agent needs.
+
+All parts are looked at side by side, each for a bounded time; what takes longer is a finding too. How the
+files of this host are looked at: `host_checks`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import defaultdict
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from coherd.cluster.findings import Finding, broken, fine, warning
+from coherd.cluster.host_checks import check_host
+from coherd.cluster.roster import State
+from coherd.config.values import brief, printable
+from coherd.errors import HandlerFailed, RpcFailed
+from coherd.journal import Durability
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from coherd.cluster.agent import Agent
+    from coherd.cluster.delivery import HandlerState
+    from coherd.cluster.roster import Member
+    from coherd.config import Address, AgentConfig
+    from coherd.handlers import Survey
+    from coherd.net.peer import JoinReply, MemberInfo
+
+PART_TIMEOUT = 8.0
+"""Seconds for one part."""
+PROBE_TIMEOUT = 2.0
+"""Seconds to find out why nobody answers."""
+OFFSET_MAX = 5.0
+"""Seconds that clocks may be apart."""
+ASKED_AT_ONCE = 32
+DAMAGES_SHOWN_MAX = 10
+NAMES_SHOWN_MAX = 10
+
+
+class Obstacle(NamedTuple):
+    """Why a TCP connection does not come about, and what to do about it."""
+
+    text: str
+    remedy: str
+
+
+async def why_unreachable(address: Address) -> Obstacle | None:
+    """Find out what keeps this host from connecting to an address; None when nothing does."""
+    try:
+        with trio.fail_after(PROBE_TIMEOUT):
+            stream = await trio.open_tcp_stream(*address)
+        await stream.aclose()
+    except trio.TooSlowError:
+        remedy = f"see whether the host is up, and whether a firewall drops port {address.port}"
+        return Obstacle(f"no answer within {PROBE_TIMEOUT:.0f} s", remedy)
+    except socket.gaierror as error:
+        text = f"the name cannot be resolved ({error.strerror})"
+        return Obstacle(text, "correct it in `join`, or in the DNS")
+    except OSError as error:
+        cause: BaseException | None = error.__cause__  # trio's own text says less
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        number = cause.errno if isinstance(cause, OSError) else error.errno
+        reason = os.strerror(number).lower() if number else printable(str(error))
+        return Obstacle(reason, "start the agent there, or correct the address in `join`")
+    return None
+
+
+class Diagnosis:
+    """Looks at one agent, from inside."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        probe: Callable[[Address], Awaitable[Obstacle | None]] = why_unreachable,
+        host: Callable[[AgentConfig], list[Finding]] | None = check_host,
+    ) -> None:
+        """`host` looks at the files of this host, in a thread; None leaves them out."""
+        self._agent = agent
+        self._probe = probe
+        self._host = host
+        self._limiter = trio.CapacityLimiter(ASKED_AT_ONCE)
+
+    async def run(self) -> list[Finding]:
+        """Look at everything; findings of one subject are together."""
+        parts: dict[str, Callable[[], Awaitable[list[Finding]]]] = {
+            "seed": self._seeds,
+            "link": self._members,
+            "disk": self._files,
+            "handler": self._handlers,
+        }
+        found: dict[str, list[Finding]] = {}
+
+        async def look(subject: str, part: Callable[[], Awaitable[list[Finding]]]) -> None:
+            text = f"not done after {PART_TIMEOUT:.0f} s"
+            found[subject] = [broken(subject, "", text, "see the agent's log, and try again")]
+            with trio.move_on_after(PART_TIMEOUT):
+                found[subject] = await part()
+
+        async with trio.open_nursery() as nursery:
+            for subject, part in parts.items():
+                nursery.start_soon(look, subject, part)
+        return [
+            *self._readiness(),
+            *found["seed"],
+            *found["link"],
+            *self._versions(),
+            *found["disk"],
+            *self._journal(),
+            *found["handler"],
+        ]
+
+    def _readiness(self) -> Iterator[Finding]:
+        reasons = self._agent.reasons()
+        for reason in reasons:
+            yield warning("ready", "", reason, "see below, or wait where it is catching up")
+        if not reasons:
+            yield fine("ready", "", "it can vouch for the caches of this host")
+
+    # ------------------------------------------------------------------ seeds
+
+    async def _seeds(self) -> list[Finding]:
+        seeds = self._agent.config.join
+        if not seeds:
+            return [fine("seed", "", "`join` names none: this is a first agent")]
+        answers: dict[Address, JoinReply | RpcFailed | None] = {}
+        async with trio.open_nursery() as nursery:
+            for seed in seeds:
+                nursery.start_soon(self._ask_seed, seed, answers)
+        others = [a for a in answers.values() if a is not None and not isinstance(a, RpcFailed)]
+        alone = not others and not self._agent.config.join_alone
+        return [await self._seed(seed, answers[seed], alone=alone) for seed in seeds]
+
+    async def _ask_seed(
+        self, seed: Address, answers: dict[Address, JoinReply | RpcFailed | None]
+    ) -> None:
+        async with self._limiter:
+            peer = self._agent.membership.dial(str(seed))
+            try:
+                answers[seed] = await self._agent.membership.ask(peer)
+            except RpcFailed as error:
+                answers[seed] = error
+            finally:
+                with trio.CancelScope(shield=True):
+                    await peer.aclose()
+
+    async def _seed(
+        self, seed: Address, answer: JoinReply | RpcFailed | None, *, alone: bool
+    ) -> Finding:
+        """Say what a seed answered; with `alone` no other one does."""
+        name = str(seed)
+        if answer is None:
+            return fine("seed", name, "this agent itself")
+        if not isinstance(answer, RpcFailed):
+            return fine("seed", name, f"{answer.me.name}, coherd {answer.me.version}")
+        if answer.code in {"FAILED_PRECONDITION", "ALREADY_EXISTS", "PERMISSION_DENIED"}:
+            text, _, remedy = answer.details.rpartition(": ")
+            return broken("seed", name, f"it refuses this agent: {printable(text)}", remedy)
+        obstacle = await self._probe(seed) or Obstacle(
+            f"something answers there that is no agent ({answer.code.lower()})",
+            "name in `join` the `listen` address of an agent",
+        )
+        if alone:
+            return broken("seed", name, obstacle.text, obstacle.remedy)
+        return warning("seed", name, obstacle.text, obstacle.remedy)
+
+    # ------------------------------------------------------------------ members
+
+    async def _members(self) -> list[Finding]:
+        members = sorted(self._agent.roster.members.items())
+        if not members:
+            return [fine("link", "", "there are no other agents")]
+        links: dict[str, Finding] = {}
+        clocks: dict[str, Finding] = {}
+        async with trio.open_nursery() as nursery:
+            for name, member in members:
+                nursery.start_soon(self._member, name, member, links, clocks)
+        return [
+            *(links[name] for name, _ in members),
+            *(clocks[name] for name, _ in members if name in clocks),
+        ]
+
+    async def _member(
+        self, name: str, member: Member, links: dict[str, Finding], clocks: dict[str, Finding]
+    ) -> None:
+        agent = self._agent
+        peer = agent.membership.peers.get(name)
+        if peer is None:
+            links[name] = self._away(name, member)
+            return
+        async with self._limiter:
+            sent, began = agent.clock.wall_ms(), agent.clock.now()
+            try:
+                reply = await agent.membership.ask(peer)
+            except RpcFailed as error:
+                text = f"the link is open, and a question failed: {printable(str(error))}"
+                links[name] = warning("link", name, text, "see the log of both agents")
+                return
+            trip = agent.clock.now() - began
+        smoothed = agent.spreading.links[name][1].round_trip if name in agent.spreading.links else 0
+        links[name] = fine("link", name, f"round trip {(smoothed or trip) * 1000:.1f} ms")
+        if reply is not None and reply.wall_ms:
+            clocks[name] = offset_of(name, (reply.wall_ms - sent) / 1000 - trip / 2, trip / 2)
+
+    def _away(self, name: str, member: Member) -> Finding:
+        seconds = f"{self._agent.clock.now() - member.since:.0f} s"
+        if member.state is State.RESTARTING:
+            return fine("link", name, f"it said {seconds} ago that it restarts")
+        return warning(
+            "link",
+            name,
+            f"{member.info.address} is not linked; {member.state.value} for {seconds}",
+            f"start its agent; if it will not come back: coherd forget {name}",
+        )
+
+    def _versions(self) -> Iterator[Finding]:
+        """Compare what those run that are linked now."""
+        agent = self._agent
+        linked = [agent.roster.members[name].info for name in agent.roster.reachable()]
+        running: dict[str, list[str]] = defaultdict(list)
+        for info in (agent.roster.me, *linked):
+            running[version_of(info)].append(info.name)
+        if len(running) == 1:
+            yield fine("version", "", f"{next(iter(running))} everywhere")
+            return
+        texts = (f"{version}: {names_of(names)}" for version, names in sorted(running.items()))
+        yield warning("version", "", "; ".join(texts), "bring all agents to one version")
+
+    # ------------------------------------------------------------------ this host
+
+    async def _files(self) -> list[Finding]:
+        if self._host is None:
+            return []
+        look = partial(self._host, self._agent.config)
+        return await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+
+    def _journal(self) -> Iterator[Finding]:
+        journal = self._agent.journal
+        if error := journal.error:
+            text = f"it is closed, and invalidations are refused: {printable(error)}"
+            yield broken("journal", "", text, "mend the disk, then restart the agent")
+        elif journal.durability is Durability.DISK:
+            yield fine("journal", "", "open; what is accepted survives a loss of power")
+        else:
+            yield fine(
+                "journal",
+                "",
+                'open; what is accepted survives a crash of the agent (`durability = "disk"`: also a '
+                "loss of power)",
+            )
+        damages = self._agent.damages
+        for damage in damages[:DAMAGES_SHOWN_MAX]:
+            remedy = "nothing, if it stays the only one; else replace the disk"
+            yield warning("journal", "", f"it was damaged: {printable(damage)}", remedy)
+        if (more := len(damages) - DAMAGES_SHOWN_MAX) > 0:
+            yield warning("journal", "", f"{more:,} more damages", "replace the disk")
+        if self._agent.healing:
+            text = "what a loss of power or damage may have taken is not made good yet"
+            yield warning("journal", "", text, "see that another agent can be reached")
+
+    # ------------------------------------------------------------------ caches
+
+    async def _handlers(self) -> list[Finding]:
+        states = self._agent.delivery.handlers
+        if not states:
+            return [fine("handler", "", "none is configured")]
+        found: dict[int, Finding] = {}
+        async with trio.open_nursery() as nursery:
+            for index, state in enumerate(states):
+                nursery.start_soon(self._handler, index, state, found)
+        return [found[index] for index in range(len(states))]
+
+    async def _handler(self, index: int, state: HandlerState, found: dict[int, Finding]) -> None:
+        handler = state.handler
+        name = f"{handler.label} {handler.namespace}"
+        if not state.connected:
+            text = f"it does not answer: {printable(state.error or 'connecting')}"
+            found[index] = broken("handler", name, text, "start it, or correct its `url`")
+            return
+        async with self._limiter:
+            try:
+                survey = await handler.survey()
+            except HandlerFailed as error:
+                text = f"its keys can't be counted: {printable(str(error))}"
+                remedy = "let this user of the cache call DBSIZE and SCAN"
+                found[index] = warning("handler", name, text, remedy)
+                return
+        found[index] = matches_of(name, survey)
+
+
+def offset_of(name: str, offset: float, doubt: float) -> Finding:
+    """Say how far a member's clock is from ours (seconds), give or take `doubt`."""
+    way = "ahead of" if offset > 0 else "behind"
+    text = f"{abs(offset):.3f} s {way} this host's, ± {doubt:.3f} s"
+    if abs(offset) - doubt > OFFSET_MAX:
+        return warning("clock", name, text, "set the clocks of both hosts, by NTP for example")
+    return fine("clock", name, text)
+
+
+def version_of(info: MemberInfo) -> str:
+    """Say what an agent runs and speaks."""
+    low, high = info.protocol_min, info.protocol_max
+    return f"coherd {info.version}, protocol {low if low == high else f'{low} to {high}'}"
+
+
+def names_of(names: list[str]) -> str:
+    """Give some of many names."""
+    more = len(names) - NAMES_SHOWN_MAX
+    return ", ".join(sorted(names)[:NAMES_SHOWN_MAX]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def matches_of(name: str, survey: Survey) -> Finding:
+    """Say how many real keys a handler's template matches: none is the commonest mistake of all."""
+    if not survey.seen:
+        return fine("handler", name, "empty")
+    part = "" if survey.seen >= survey.total else f"the first {survey.seen:,} of "
+    text = f"{survey.entries:,} of {part}{survey.total:,} keys match {survey.template}"
+    if survey.tags:
+        text += f", {survey.tags:,} are sets of tags"
+    if survey.entries:
+        return fine("handler", name, text)
+    if survey.stranger is not None:
+        example = brief(printable(survey.stranger.decode(errors="backslashreplace")))
+        text += f"; e.g. `{example}` does not"
+    return warning(
+        "handler", name, text, "check `key` of this handler against the names in the cache"
+    )

@@ -1,0 +1,314 @@
+"""Every limit of `coherd.limits` holds at its value and one over, and the page that shows them is right."""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import trio
+from doors import METHODS, PEER_ME, STREAM, Doors, Raw, have, payload
+from google.protobuf.duration_pb2 import Duration
+from h2.exceptions import TooManyStreamsError
+from http2 import http2
+
+from coherd import limits, logs
+from coherd.api.peer_service import PeerService
+from coherd.clock import BootClock
+from coherd.errors import MalformedMessage, RpcFailed
+from coherd.limits import LIMITS
+from coherd.net import peer_codec
+from coherd.net.peer_codec import encode_member
+from coherd.replication.clock import HybridClock, is_far_ahead
+from coherd.replication.intervals import Intervals
+from coherd.v1 import cache_service_pb2 as cache
+from coherd.v1 import peer_service_pb2 as pb
+from coherd.v1 import types_pb2 as types
+from coherd.wire import decode_batch
+
+PAGE = (Path(__file__).parents[2] / "docs" / "bad-inputs.md").read_text()
+
+CODES = {limits.REFUSED: "INVALID_ARGUMENT", limits.TOO_LARGE: "RESOURCE_EXHAUSTED"}
+Case = Callable[[Doors, int], Awaitable[bool]]
+CASES: dict[str, Case] = {}
+"""By limit: try so much; was it taken, whole and without an alarm?"""
+
+
+def case(name: str) -> Callable[[Case], Case]:
+    def add(function: Case) -> Case:
+        CASES[name] = function
+        return function
+
+    return add
+
+
+def by_call(name: str, rpc: str, request: Callable[[int], Any]) -> None:
+    """Ask the agent."""
+
+    async def ask(agent: Doors, value: int) -> bool:
+        if rpc == "Have":
+            await agent.join()
+        try:
+            await agent.ask(rpc, request(value))
+        except RpcFailed as error:
+            if error.code != CODES[LIMITS[name].beyond]:
+                raise
+            return False
+        return True
+
+    CASES[name] = ask
+
+
+def by_decoding(name: str, decode: Callable[[int], object]) -> None:
+    """Decode what a peer sends."""
+
+    async def ask(_agent: Doors, value: int) -> bool:
+        try:
+            decode(value)
+        except MalformedMessage:
+            return False
+        return True
+
+    CASES[name] = ask
+
+
+def invalidation(**fields: Any) -> cache.InvalidateRequest:
+    return cache.InvalidateRequest(**{"namespace": "shop", "keys": [b"k"], **fields})
+
+
+def member(**fields: Any) -> pb.JoinRequest:
+    return pb.JoinRequest(cluster="test", me=encode_member(replace(PEER_ME, **fields)))
+
+
+def padded(data: bytes, size: int) -> bytes:
+    """Append an unknown field, so that it has `size` bytes."""
+    filler = size - len(data) - 6
+    length = b"".join(bytes([filler >> 7 * n & 127 | 128]) for n in range(3)) + bytes(
+        [filler >> 21]
+    )
+    return data + b"\xfa\x01" + length + bytes(filler)
+
+
+def long_payload(size: int) -> bytes:
+    """A payload to which a later version appended something."""
+    fields = msgpack.unpackb(payload(1))
+    head = b"\x9c" + b"".join(map(msgpack.packb, fields)) + b"\xc6"
+    return head + (size - len(head) - 4).to_bytes(4, "big") + bytes(size - len(head) - 4)
+
+
+def holey_payload(count: int) -> bytes:
+    fields = msgpack.unpackb(payload(1))
+    fields[7], fields[8] = [1, 0] + [2, 0] * (count - 1), [b"kx"] * count
+    return bytes(msgpack.packb(fields))
+
+
+def holey_have(count: int) -> pb.HaveRequest:
+    request = have((STREAM, Intervals([(1, 1)])))
+    request.changes[0].ranges[:] = [1, 0] + [2, 0] * (count - 1)
+    return request
+
+
+def wide_have(count: int) -> pb.HaveRequest:
+    request = have((STREAM, Intervals([(1, 1)])))
+    request.changes.extend([request.changes[0]] * (count - 1))
+    return request
+
+
+DOTS = types.Dots(namespace="shop", origin=types.Origin(name="a", epoch=1), lane=1, first=1, last=1)
+
+by_call("NAMESPACE_MAX", "Invalidate", lambda n: invalidation(namespace="x" * n))
+by_call("NAME_MAX", "Join", lambda n: member(name="x" * n))
+by_call("SELECTOR_BYTES_MAX", "Invalidate", lambda n: invalidation(keys=[b"k" * n]))
+by_call("REASON_MAX", "Invalidate", lambda n: invalidation(reason="é" * n))
+by_call("ADDRESS_MAX", "Join", lambda n: member(address="x" * n))
+by_call("NUMBER_MAX", "Invalidate", lambda n: invalidation(versions=[n]))
+by_call("NUMBER_AHEAD_MAX", "Have", lambda n: have((STREAM, Intervals([(1, n)]))))
+by_call("EPOCH_MAX", "Join", lambda n: member(epoch=n))
+by_call("TIMEOUT_MAX", "Invalidate", lambda n: invalidation(timeout=Duration(seconds=n)))
+by_call("BATCH_ROWS_MAX", "Invalidate", lambda n: invalidation(keys=[b"k"] * n))
+by_call("STREAMS_MAX", "Have", wide_have)
+by_call("RANGES_MAX", "Have", holey_have)
+by_call(
+    "DOTS_MAX", "GetReceipt", lambda n: cache.GetReceiptRequest(dots=[DOTS] * n, timeout=Duration())
+)
+by_call(
+    "REQUEST_BYTES_MAX",
+    "Invalidate",
+    lambda n: Raw(padded(invalidation().SerializeToString(), n)),
+)
+by_call("MESSAGE_BYTES_MAX", "Join", lambda n: Raw(padded(member().SerializeToString(), n)))
+by_decoding("BATCH_RANGES_MAX", lambda n: decode_batch(holey_payload(n)))
+by_decoding("PAYLOAD_BYTES_MAX", lambda n: decode_batch(long_payload(n)))
+by_decoding(
+    "AGE_MAX_MS", lambda n: peer_codec.decode_parcels(pb.LinkRequest(parcels=[pb.Parcel(age_ms=n)]))
+)
+by_decoding(
+    "PARCELS_MAX", lambda n: peer_codec.decode_parcels(pb.LinkRequest(parcels=[pb.Parcel()] * n))
+)
+by_decoding("MEMBERS_MAX", lambda n: peer_codec.decode_members([encode_member(PEER_ME)] * n))
+by_decoding("FORGOTTEN_MAX", lambda n: peer_codec.decode_forgotten([DOTS.origin] * n))
+by_decoding("BUCKETS", lambda n: peer_codec.decode_buckets([0] * n))
+by_decoding(
+    "MEMBER_BYTES_MAX",
+    lambda n: peer_codec.decode_member(
+        types.Member.FromString(padded(encode_member(PEER_ME).SerializeToString(), n))
+    ),
+)
+
+
+@case("VERSION_MAX")
+async def version(agent: Doors, value: int) -> bool:
+    await agent.ask("Join", member(version="v" * value))
+    return len(agent.agent.roster.members[PEER_ME.name].info.version) == value
+
+
+@case("LOG_TEXT_MAX")
+async def log_text(_agent: Doors, value: int) -> bool:
+    return logs.printable("x" * value) == "x" * value
+
+
+@case("EPOCH_AHEAD_MAX_MS")
+async def epoch_ahead(_agent: Doors, value: int) -> bool:
+    return not is_far_ahead(1_000 + value, 1_000)
+
+
+@case("STAMP_AHEAD_MAX_MS")
+async def stamp_ahead(_agent: Doors, value: int) -> bool:
+    clock, now = HybridClock(), BootClock().wall_ms()
+    assert clock.observe(now + value << 16, now) == (clock.skewed == 0)
+    return clock.stamp > 0
+
+
+@case("APPLIED_WAIT_MAX")
+async def applied_wait(_agent: Doors, value: int) -> bool:
+    waits: list[float] = []
+
+    class Endpoint:
+        async def applied(self, _dots: object, wait: float) -> bool:
+            waits.append(wait)
+            return True
+
+    service = PeerService(Endpoint())  # type: ignore[arg-type]
+    await service.Applied(pb.AppliedRequest(dots=[DOTS], wait_ms=value * 1000), None)  # type: ignore[arg-type]
+    return waits == [value]
+
+
+@case("WATCH_NAMESPACES_MAX")
+async def watch_namespaces(agent: Doors, value: int) -> bool:
+    async with agent.local.stream(METHODS["Watch"]) as stream:
+        names = [f"n{n}" for n in range(value)]
+        await stream.send(cache.WatchRequest(open=cache.WatchOpen(namespaces=names)))
+        with suppress(RpcFailed):
+            return bool(await stream.receive())
+    return False
+
+
+@case("METADATA_BYTES_MAX")
+async def metadata(agent: Doors, value: int) -> bool:
+    def ask() -> bytes:
+        with http2(agent.local_address) as client:
+            client.await_settings()  # they hold from then on
+            path = METHODS["Invalidate"].path
+            # RFC 9113, 10.5.1: the size of a field is that of its name and its value, plus 32.
+            used = 32 + len("x") + sum(32 + len(n) + len(v) for n, v in client.headers(path))
+            request = invalidation().SerializeToString()
+            return client.call(path, request, (b"x", b"a" * (value - used)))[b"grpc-status"]
+
+    status = await trio.to_thread.run_sync(ask)
+    assert status in {b"0", b"8"}
+    return status == b"0"
+
+
+@case("CALL_STREAMS_MAX")
+async def call_streams(agent: Doors, value: int) -> bool:
+    def ask() -> bool:
+        with http2(agent.local_address) as client:
+            client.await_settings()
+            with suppress(TooManyStreamsError):
+                for _ in range(value):
+                    client.open(METHODS["Watch"].path)
+                client.send()
+                return True
+            return False
+
+    return await trio.to_thread.run_sync(ask)
+
+
+@case("CALLS_MAX")
+async def calls(agent: Doors, value: int) -> bool:
+    """The calls of `value` clients, one of them in the end."""
+
+    def ask() -> bytes:
+        with ExitStack() as stack:
+            opened = 0
+            while opened < value - 1:
+                client = stack.enter_context(http2(agent.local_address))
+                for _ in range(
+                    min(value - 1 - opened, 500)
+                ):  # gRPC drops more of those it has to begin
+                    client.open(METHODS["Watch"].path)
+                    opened += 1
+                client.send()
+                trio.from_thread.run(agent.until_calls, opened)
+            with http2(agent.local_address) as last:
+                request = invalidation().SerializeToString()
+                return last.call(METHODS["Invalidate"].path, request)[b"grpc-status"]
+
+    status = await trio.to_thread.run_sync(ask)
+    await agent.until_calls(0)
+    assert status in {b"0", b"8"}
+    return status == b"0"
+
+
+@case("CONNECTIONS_MAX")
+async def connections(agent: Doors, value: int) -> bool:
+    """The channel of the test is one of them."""
+
+    def ask() -> bool:
+        with ExitStack() as stack:
+            for _ in range(value - 2):
+                stack.enter_context(http2(agent.local_address)).await_settings()
+            with suppress(ConnectionError), http2(agent.local_address) as last:
+                return last.await_settings()
+            return False
+
+    await agent.invalidate(keys=[b"a"])
+    with descriptors(4 * value):
+        return await trio.to_thread.run_sync(ask)
+
+
+@contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """Allow this process so many open files."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before, count), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+
+@pytest.mark.parametrize("name", LIMITS)
+async def test_a_limit_holds_at_its_value_and_one_over(agent: Doors, name: str) -> None:
+    value = LIMITS[name].value
+    assert await CASES[name](agent, value), "at the limit"
+    assert not await CASES[name](agent, value + 1), "one over"
+
+
+def test_every_limit_is_in_the_table_and_is_tested() -> None:
+    constants = {name: value for name, value in vars(limits).items() if isinstance(value, int)}
+    assert {name: limit.value for name, limit in LIMITS.items()} == constants
+    assert CASES.keys() == LIMITS.keys()
+
+
+def test_the_page_shows_the_table() -> None:
+    shown = re.findall(r"^\| `([A-Z_]+)` \| ([\d,]+) \| ([^|]+) \| ([^|]+) \|$", PAGE, re.MULTILINE)
+    assert shown == [
+        (name, f"{limit.value:,}", limit.unit, limit.beyond) for name, limit in LIMITS.items()
+    ]

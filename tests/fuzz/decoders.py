@@ -1,0 +1,120 @@
+"""Everything that reads what others wrote: how it is called, what it may raise, what is valid."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgpack
+
+from coherd.api.cache_service import order_of
+from coherd.config import ConfigProblems
+from coherd.config.source import read_bytes
+from coherd.errors import InvalidRequest, MalformedMessage
+from coherd.model import EVERYTHING, Batch, Effect, Lane, Origin, Position, Stream
+from coherd.net import peer_codec as codec
+from coherd.net.bridge_method import parse
+from coherd.net.peer import FetchPart, Have, LinkReply, MemberInfo, Parcel, StreamRange
+from coherd.replication.intervals import Intervals
+from coherd.replication.repair import Answer
+from coherd.v1 import cache_service_pb2 as cache
+from coherd.v1 import peer_service_pb2 as pb
+from coherd.wire import decode_batch, decode_ranges, encode_batch
+
+ORIGIN = Origin("cache-1", 1_790_000_000_000)
+STREAM = Stream("shop", ORIGIN, Lane.BULK)
+BATCH = Batch(
+    STREAM, ((3, 4), (9, 9)), [b"ka", b"tb", EVERYTHING], Effect.STALE, [1, 2, 0], 7, "why"
+)
+PAYLOAD = encode_batch(BATCH)
+NUMBERS = Intervals([(1, 5), (7, 7), (10**6, 10**9)])
+MEMBER = MemberInfo("cache-1", 5, "10.0.0.1:4373", "eu", ("shop", "*"), "0.1.0")
+HAVE = Have(ORIGIN, [(STREAM, NUMBERS)], 2**63, True)
+PART = FetchPart(
+    [(PAYLOAD, 1.5)],
+    {STREAM: Answer(Intervals(), NUMBERS, Intervals([(8, 9)]), 2.5, NUMBERS, NUMBERS)},
+    0.25,
+)
+PARCELS = [Parcel(1, PAYLOAD, 0.5, True), Parcel(2, b"", 0.0, False)]
+REPLY = LinkReply(7, [(1, ("cache-1",)), (2, ())])
+DOTS = [StreamRange(STREAM, (1, 2**63 - 1))]
+POSITION = Position("cache-1", 5, 7)
+REQUEST = cache.InvalidateRequest(namespace="shop", keys=[b"a"], tags=[b"b"], versions=[1, 2])
+CONFIG = b'name = "a"\njoin = ["x:1", "[::1]:2"]\n[namespaces.shop]\nmax_ttl = "1h"\n[[handlers]]\nurl = 1\n'
+
+
+class Decoder(NamedTuple):
+    """One way in."""
+
+    decode: Callable[[bytes], Any]
+    raises: tuple[type[Exception], ...]
+    valid: tuple[bytes, ...]
+
+
+def _message(of: Any, decode: Callable[[Any], Any], *valid: Any) -> Decoder:
+    return Decoder(
+        lambda data: decode(parse(of, data)),
+        (MalformedMessage, InvalidRequest),
+        tuple(message.SerializeToString() for message in valid),
+    )
+
+
+DECODERS = {
+    "payload": Decoder(decode_batch, (MalformedMessage,), (PAYLOAD,)),
+    "ranges": Decoder(
+        lambda data: decode_ranges(list(msgpack.Unpacker(_reader(data), max_array_len=0))),
+        (MalformedMessage, msgpack.UnpackException, ValueError),
+        (b"\x01\x05\x02\x00",),
+    ),
+    "have": _message(pb.HaveRequest, codec.decode_have, codec.encode_have(HAVE)),
+    "part": _message(pb.FetchResponse, codec.decode_part, codec.encode_part(PART)),
+    "wanted": _message(
+        pb.FetchRequest,
+        lambda message: codec.decode_streams(message.wanted, message.origins),
+        codec.encode_fetch(ORIGIN, {STREAM: NUMBERS}),
+    ),
+    "parcels": _message(pb.LinkRequest, codec.decode_parcels, codec.encode_parcels(PARCELS)),
+    "reply": _message(pb.LinkResponse, codec.decode_link_reply, codec.encode_link_reply(REPLY)),
+    "join": _message(
+        pb.JoinRequest,
+        lambda message: (
+            codec.decode_member(message.me),
+            codec.decode_members(message.members),
+            codec.decode_forgotten(message.forgotten),
+        ),
+        pb.JoinRequest(
+            cluster="test",
+            me=codec.encode_member(MEMBER),
+            members=[codec.encode_member(MEMBER)],
+            forgotten=[codec.encode_origin(ORIGIN)],
+        ),
+    ),
+    "joined": _message(
+        pb.JoinResponse,
+        lambda message: (codec.decode_member(message.me), codec.decode_epoch(message.epoch)),
+        pb.JoinResponse(me=codec.encode_member(MEMBER), epoch=7),
+    ),
+    "compare": _message(
+        pb.CompareRequest,
+        lambda message: codec.decode_buckets(message.wanted),
+        pb.CompareRequest(sender=codec.encode_origin(ORIGIN), wanted=[0, 63], skip=1_000),
+    ),
+    "dots": _message(
+        pb.AppliedRequest,
+        lambda message: codec.decode_dots(message.dots),
+        pb.AppliedRequest(dots=codec.encode_dots(DOTS), wait_ms=1),
+    ),
+    "invalidate": _message(cache.InvalidateRequest, order_of, REQUEST),
+    "position": Decoder(
+        lambda data: Position.parse(data.decode(errors="replace")),
+        (ValueError,),
+        (str(POSITION).encode(),),
+    ),
+    "config": Decoder(lambda data: read_bytes(data, "file"), (ConfigProblems,), (CONFIG,)),
+}
+
+
+def _reader(data: bytes) -> Any:
+
+    return io.BytesIO(data)

@@ -1,0 +1,93 @@
+"""An application that fills its cache: stores what is missing, again and again, until its input ends.
+
+A process of its own beside each Redis: `filling.py PORT KEYS RATE SEED`. The server itself writes into
+each copy when it stored it, so that a fill that waited in a queue says the truth.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from collections.abc import Iterable
+
+import redis
+from soak.truth import Selector
+
+KEYS_A_PREFIX = 200
+TAGS = 200
+BATCHES_A_SECOND = 10
+TIMEOUT = 1.0
+"""Seconds; a fill that is given up then may still be stored."""
+
+# A filled cache is not overwritten: what is stale stays, until somebody invalidates it again.
+FILL = """
+local now = redis.call('TIME')
+local at = string.format('%d%06d', now[1], now[2])
+local filled = 0
+for n, key in ipairs(KEYS) do
+  if redis.call('SET', key, at, 'NX') then
+    redis.call('SADD', ARGV[n], key)
+    filled = filled + 1
+  end
+end
+return filled
+"""
+"""KEYS: entries. ARGV: the set of each one's tag. Returns how many were missing and are stored now."""
+
+
+def key(n: int) -> bytes:
+    """Give the key with a number."""
+    return b"%03d/%05d" % (n // KEYS_A_PREFIX, n)
+
+
+def prefix(n: int) -> bytes:
+    """Give the prefix of the key with a number."""
+    return b"%03d/" % (n // KEYS_A_PREFIX)
+
+
+def tag(n: int) -> bytes:
+    """Give the tag of the key with a number."""
+    return b"t%d" % (n % TAGS)
+
+
+def selectors(n: int) -> tuple[Selector, ...]:
+    """Name everything that covers the key with a number."""
+    return (Selector("key", key(n)), Selector("prefix", prefix(n)), Selector("tag", tag(n)))
+
+
+def fill(client: redis.Redis, numbers: Iterable[int]) -> None:
+    """Store the missing ones of some keys."""
+    numbers = list(numbers)
+    script = client.register_script(FILL)
+    names = [b"shop:" + key(n) for n in numbers]
+    script(keys=names, args=[b"tag:shop:" + tag(n) for n in numbers])
+
+
+def fill_again_and_again(
+    port: int, keys: int, rate: int, source: random.Random, is_over: threading.Event
+) -> None:
+    """Look at so many keys a second, chosen at random; a Redis that is away is tried again."""
+    batch = max(1, rate // BATCHES_A_SECOND)
+    with redis.Redis(port=port, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT) as client:
+        while not is_over.wait(1 / BATCHES_A_SECOND):
+            try:
+                fill(client, (source.randrange(keys) for _ in range(batch)))
+            except redis.RedisError:
+                continue
+
+
+def main() -> None:
+    """Fill until whoever started this process closes its input, or is gone."""
+    port, keys, rate, seed = map(int, sys.argv[1:])
+    is_over = threading.Event()
+    work = (port, keys, rate, random.Random(seed), is_over)
+    filler = threading.Thread(target=fill_again_and_again, args=work)
+    filler.start()
+    sys.stdin.read()
+    is_over.set()
+    filler.join()
+
+
+if __name__ == "__main__":
+    main()
