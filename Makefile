@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: venv demo test test-slow check bench test-servers format proto
+.PHONY: venv demo test test-slow soak check bench test-servers format proto
 
 venv: $(STAMP)
 
@@ -28,6 +28,11 @@ test: venv test-servers
 # Minutes rather than seconds: two hundred kills, ten million keys, a fuzzer.
 test-slow: venv test-servers
 	@$(BIN)/python -m pytest -m slow
+
+# Twenty minutes of random faults on five agents under load (docs/soak.md), or as SOAK says:
+# make soak SOAK="--minutes 5 --seed 7"
+soak: venv test-servers
+	@PYTHONPATH=tests $(BIN)/python -m soak $(SOAK)
 
 check: venv
 	@$(BIN)/ruff check .

@@ -8,6 +8,7 @@ nothing is closed, as on a link that drops every packet.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 import threading
@@ -106,7 +107,7 @@ class Proxy:
         name = self._owner(writer.get_extra_info("peername")[1])
         try:
             target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.close()
             return
         pumps = (
@@ -136,15 +137,15 @@ class Proxy:
 
     def _owner(self, port: int) -> str:
         """Find the agent whose process holds the socket with this local port."""
-        ends = (f":{port:04X}", f":{self.port:04X}")
-        lines = [
-            line.split()
+        # On a busy machine the tables have thousands of lines: local, remote, six more, the inode.
+        found = (
+            re.search(
+                rf":{port:04X} [0-9A-F]+:{self.port:04X} +(?:\S+ +){{6}}(\d+) ",
+                Path(table).read_text(),
+            )
             for table in ("/proc/net/tcp", "/proc/net/tcp6")  # gRPC likes mapped addresses
-            for line in Path(table).read_text().splitlines()[1:]
-        ]
-        inode = next(
-            (f[9] for f in lines if f[1].endswith(ends[0]) and f[2].endswith(ends[1])), None
         )
+        inode = next((match[1] for match in found if match), None)
         for agent in self._agents:
             process = agent.process
             if inode is None or process is None:

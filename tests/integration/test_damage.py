@@ -91,9 +91,7 @@ CASES = {
     "blocks missing in the middle": Case(delete_in_the_middle, False, "missing", True),
     "the page of meta": Case(lambda path, _: flip_page(path, "meta"), False, "damaged"),
     "the row of a namespace": Case(lambda path, _: flip_page(path, "namespaces"), False, "damaged"),
-    "the schema": Case(
-        lambda path, _: flip_bytes(path, b"CREATE TABLE streams"), False, "damaged"
-    ),
+    "the schema": Case(lambda path, _: flip_bytes(path, b"CREATE TABLE streams"), False, "damaged"),
     "a torn tail of the log": Case(
         lambda path, _: truncate(log_of(path), log_of(path).stat().st_size - 30_000), True, ""
     ),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from integration.agents import lone, wait_until_whole
+from integration.agents import wait_until_whole
 from integration.disks import boot_again
 from integration.hosts import KEPT, Host, hosts, keys, settle, start
 from integration.polling import poll
@@ -109,9 +109,7 @@ def test_where_all_lost_power_only_who_may_have_lost_rows_resets_and_only_once(
 
 
 @pytest.mark.parametrize("what", ["deleted", "older"])
-def test_a_data_directory_that_is_deleted_or_replaced(
-    both: Two, tmp_path: Path, what: str
-) -> None:
+def test_a_data_directory_that_is_deleted_or_replaced(both: Two, tmp_path: Path, what: str) -> None:
     one, two = both
     for host in both:
         host.fill(keys(what, 0, 300))
@@ -155,13 +153,13 @@ def test_a_clone_under_the_same_name_ends_and_one_under_another_joins(tmp_path: 
         same.agent.name = two.agent.name
         epoch = two.agent.status().me.epoch
         same.agent.spawn()
-        other.agent.spawn()
         two.invalidate(keys("clone", 60, 90))
         one.invalidate(keys("clone", 90, 120))
         said = same.agent.was_refused()
         assert "'b'" in said
         assert two.agent.address in said
-        poll(other.agent.answers, "the clone with a name of its own")
+        assert [host.agent.status().ready for host in (one, two)] == [True, True]
+        other.agent.start()
         three = [one, two, other]
         wait_until_whole([host.agent for host in three])
         settle(three, keys("clone", 0, 120))

@@ -30,6 +30,7 @@ def second(tmp_path: Path) -> Iterator[AgentProcess]:
         yield agent
 
 
+@pytest.mark.bad_input(73)
 def test_a_data_directory_that_is_in_use(first: AgentProcess, second: AgentProcess) -> None:
     second.data = first.data
     said = second.refused()
@@ -44,6 +45,7 @@ def test_the_very_same_agent_twice(first: AgentProcess, second: AgentProcess) ->
     assert first.status(), "its socket is still its own"
 
 
+@pytest.mark.bad_input(73)
 def test_a_data_directory_that_cannot_be_made(second: AgentProcess) -> None:
     (second.folder / "file").touch()
     second.data = second.folder / "file" / "data"
@@ -52,12 +54,14 @@ def test_a_data_directory_that_cannot_be_made(second: AgentProcess) -> None:
     assert "data_dir" in said
 
 
+@pytest.mark.bad_input(68)
 def test_a_local_socket_that_answers(first: AgentProcess, second: AgentProcess) -> None:
     second.socket = first.socket
     assert "another agent answers at" in second.refused()
     assert first.socket.is_socket()
 
 
+@pytest.mark.bad_input(68)
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
 def test_something_else_in_the_place_of_the_local_socket(second: AgentProcess, kind: str) -> None:
     precious = second.folder / "precious"
@@ -75,6 +79,7 @@ def test_something_else_in_the_place_of_the_local_socket(second: AgentProcess, k
         assert second.socket.read_text() == "precious"
 
 
+@pytest.mark.bad_input(68)
 def test_a_socket_that_nobody_answers_is_taken_over(second: AgentProcess) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(second.socket))

@@ -67,6 +67,7 @@ def test_a_watch_can_begin_at_any_cursor_it_was_ever_told(agent: AgentProcess) -
             assert watcher.dots == dots[2 * at :]
 
 
+@pytest.mark.bad_input(59)
 def test_a_cursor_of_another_agent_means_that_everything_is_doubtful(agent: AgentProcess) -> None:
     agent.invalidate(keys=[b"earlier"])
     with Watcher(agent, "news", "shop", cursor="stranger/1/1") as watcher:
@@ -80,6 +81,7 @@ def test_a_cursor_of_another_agent_means_that_everything_is_doubtful(agent: Agen
         poll(lambda: watcher.dots == dots, "what comes later to be told")
 
 
+@pytest.mark.bad_input(59)
 def test_a_cursor_of_the_future_goes_on_at_the_head(agent: AgentProcess) -> None:
     mine = Position.parse(agent.invalidate(keys=[b"a"]).cursor)
     for cursor in (mine._replace(n=mine.n + 1000), mine._replace(epoch=mine.epoch + 10**9)):
@@ -89,6 +91,7 @@ def test_a_cursor_of_the_future_goes_on_at_the_head(agent: AgentProcess) -> None
             poll(lambda w=watcher, d=dots: w.dots[-1:] == d, "what comes later to be told")
 
 
+@pytest.mark.bad_input(59)
 @pytest.mark.parametrize(
     "cursor",
     ["x", "a/1", "a/1/1/1", "a/-1/1", "a/1/-1", "a//1", "a/1/", "/1/1", "a/²/1", "a/1/1\n", "a/1/ 1",

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterable
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from soak.truth import Selector
 
 KEYS_A_PREFIX = 200
@@ -56,6 +58,14 @@ def selectors(n: int) -> tuple[Selector, ...]:
     return (Selector("key", key(n)), Selector("prefix", prefix(n)), Selector("tag", tag(n)))
 
 
+def connect(port: int, timeout: float) -> redis.Redis:
+    """Give a client of a Redis on this host that tries everything once, for so many seconds."""
+    once = Retry(NoBackoff(), 0)
+    return redis.Redis(
+        port=port, socket_timeout=timeout, socket_connect_timeout=timeout, retry=once
+    )
+
+
 def fill(client: redis.Redis, numbers: Iterable[int]) -> None:
     """Store the missing ones of some keys."""
     numbers = list(numbers)
@@ -69,7 +79,7 @@ def fill_again_and_again(
 ) -> None:
     """Look at so many keys a second, chosen at random; a Redis that is away is tried again."""
     batch = max(1, rate // BATCHES_A_SECOND)
-    with redis.Redis(port=port, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT) as client:
+    with connect(port, TIMEOUT) as client:
         while not is_over.wait(1 / BATCHES_A_SECOND):
             try:
                 fill(client, (source.randrange(keys) for _ in range(batch)))

@@ -18,6 +18,7 @@ from integration.agents import AgentProcess, redis_settings, wait_until_whole
 from integration.polling import poll
 from integration.proxy import Proxy
 from servers import RedisServer, free_port, redis_server
+from soak.filling import connect
 from soak.truth import now
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ CACHE_TIMEOUT = 0.5
 SNAPSHOTS_MAX = 4
 READ_AT_ONCE = 1_000
 START_TIMEOUT = 60.0
-FILL_NICENESS = 5
+FAILURE_CHARACTERS_MAX = 300
 
 
 class SoakedAgent(AgentProcess):
@@ -67,6 +68,9 @@ class Host:
         self.peak_rss = 0
         """Bytes."""
         self._resets: dict[int, Counter[str]] = {}
+        self.cache = connect(server.port, CACHE_TIMEOUT)
+        """For probes: they open no connection each time, ports would be short."""
+        self._log_read = 0
         self._data = 0
         self._away_since: int | None = None
         self._snapshots: list[Path] = []
@@ -121,6 +125,19 @@ class Host:
             resets.update(namespace.resets)
         resets["cache-cursor"] = sum(handler.resets for handler in status.handlers)
 
+    def failures(self) -> list[str]:
+        """Give what the agent's log says since the last time of errors that nobody foresaw."""
+        with (self.agent.folder / "log").open() as log:
+            log.seek(self._log_read)
+            lines = log.readlines()
+            self._log_read = log.tell()
+        # A traceback in a line of the log, or bare in several: the last of its lines says most.
+        return [
+            f"the log of {self.name}: {line.strip()[-FAILURE_CHARACTERS_MAX:]}"
+            for line in lines
+            if '"exception"' in line or not line.startswith("{")
+        ]
+
     @property
     def resets(self) -> Counter[str]:
         """The resets of all lives by cause, those of the last moments of a life perhaps not."""
@@ -145,9 +162,9 @@ class Host:
 
     # ------------------------------------------------------------------ its Redis
 
-    def client(self, timeout: float = CACHE_TIMEOUT) -> redis.Redis:
-        port = self.server.port
-        return redis.Redis(port=port, socket_timeout=timeout, socket_connect_timeout=timeout)
+    def client(self, timeout: float) -> redis.Redis:
+        """Give a client of its own."""
+        return connect(self.server.port, timeout)
 
     def mark(self) -> Mark:
         return Mark(self._data, self._away_since)
@@ -225,6 +242,7 @@ class Host:
         """Bring back whatever a fault that failed may have left behind; only for the end of a soak."""
         with suppress(ProcessLookupError):
             self.stop_filling()
+        self.cache.close()
         self.agent.kill()
         if self.agent.proxy is not None:
             self.agent.proxy.close()

@@ -24,7 +24,7 @@ from coherd.v1 import cache_service_pb2_grpc as cache_grpc
 
 KEYS = 3
 KEPT_SECONDS = 600
-RECEIPT_TIMEOUT = 2.0
+RECEIPT_TIMEOUTS = (0.3, 2.0)
 CALL_TIMEOUT = 4.0
 PAUSE = 0.1
 """Seconds between two probes of one thread."""
@@ -71,8 +71,7 @@ def look(planted: Planted, keys: Sequence[bytes], answered: Mark) -> bool | None
     if not has_keys or before.data % 2:
         return None
     try:
-        with host.client() as client:
-            left = client.exists(*keys)
+        left = host.cache.exists(*keys)
     except redis.RedisError:
         return None
     return not left if host.mark().data == before.data else None
@@ -129,7 +128,7 @@ class Prober(threading.Thread):
             keys=keys,
             lane=self._random.choice(LANES),
             wait=cache.WAIT_REGION,
-            timeout=seconds(RECEIPT_TIMEOUT),
+            timeout=seconds(self._random.choice(RECEIPT_TIMEOUTS)),
         )
         try:
             receipt = stubs[at].Invalidate(request, timeout=CALL_TIMEOUT).receipt
@@ -145,8 +144,7 @@ class Prober(threading.Thread):
     @staticmethod
     def _plant(host: Host, names: list[bytes]) -> Planted:
         try:
-            with host.client() as client:
-                has_keys = all(client.set(name, b"probe", ex=KEPT_SECONDS) for name in names)
+            has_keys = all(host.cache.set(name, b"probe", ex=KEPT_SECONDS) for name in names)
         except redis.RedisError:  # it may have them later: nothing is said of it then
             has_keys = False
         return Planted(host, has_keys, host.mark())

@@ -25,6 +25,8 @@ from soak.truth import Clock, Stale, Truth
 FILLS_A_ROW = 2
 """Keys that each application looks at, for each row of the load."""
 STALE_SHOWN_MAX = 5
+FAILURES_SHOWN_MAX = 5
+"""Of each host."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Result:
 
     seed: int
     seconds: float = 0.0
+    loaded_s: float = 0.0
+    """How long of it there were load and faults."""
     rows_accepted: int = 0
     rows_perhaps: int = 0
     rows_doubtful: int = 0
@@ -132,9 +136,11 @@ class Soak:
     def _phase(self) -> None:
         length = self._random.uniform(*self._plan.phase)
         before = self._result.faults.copy()
+        started = time.monotonic()
         self._runs.set()
         self._break_things(length)
         self._runs.clear()
+        self._result.loaded_s = round(self._result.loaded_s + time.monotonic() - started, 1)
         for host in self._hosts:  # whoever got the lock finds that nothing runs any more
             with host.calls:
                 pass
@@ -173,21 +179,28 @@ class Soak:
         """Wait until all is quiet, then look at every copy."""
         result, violations = self._result, self._result.violations
         healed_at = time.monotonic()
+        last: list[str] = []
+
+        def is_quiet() -> bool:
+            found = self._restless(healed_at)
+            last[:] = found or last
+            return not found
+
         try:
-            poll(
-                lambda: not self._restless(healed_at), "everything to be quiet", self._plan.deadline
-            )
+            poll(is_quiet, "everything to be quiet", self._plan.deadline)
             self._truth.settle_all()
         except AssertionError:
             violations.append(
                 f"not quiet {self._plan.deadline:.0f} s after everything was healed: "
-                + "; ".join(self._restless(healed_at))
+                + "; ".join(last)
             )
         took = time.monotonic() - healed_at
         result.longest_to_quiet_s = round(max(result.longest_to_quiet_s, took), 1)
         stale, copies = self._stale()
         violations += [str(each) for each in stale[:STALE_SHOWN_MAX]]
         violations += self._findings.wrong
+        for host in self._hosts:
+            violations += host.failures()[:FAILURES_SHOWN_MAX]
         if self._clock.was_set:
             violations.append("the clock of this machine was set: the times cannot be compared")
         result.stale += len(stale)
@@ -196,7 +209,8 @@ class Soak:
         self._note()
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items()))
         self._say(
-            f"heal {result.heals}: quiet after {took:.1f} s, {copies} copies looked at, "
+            f"heal {result.heals}: quiet after {took:.1f} s (last: {'; '.join(last)}), "
+            f"{copies} copies looked at, "
             f"{len(stale)} stale, {len(self._findings.wrong)} wrong receipts of "
             f"{result.receipts}, {result.rows_accepted} rows accepted; {kinds or 'no faults'}"
         )

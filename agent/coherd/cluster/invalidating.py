@@ -196,7 +196,8 @@ class Invalidating:
             if peer is None:
                 await self._changed.park()
                 continue
-            left = trio.current_effective_deadline() - trio.current_time()
+            # Minus infinity where an answer comes together with the end of the waiting.
+            left = max(0.0, trio.current_effective_deadline() - trio.current_time())
             try:
                 dots = list(receipt.dots)
                 if await peer.applied(self._ingest.life, dots, min(left, ASK_WAIT_MAX)):

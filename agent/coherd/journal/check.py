@@ -19,6 +19,7 @@ from coherd.journal.codec import (
     is_block_intact,
     is_block_linked,
     is_intact,
+    links_of,
     unpack_pairs,
     unpack_ranges,
     unpack_starts,
@@ -50,8 +51,11 @@ if TYPE_CHECKING:
 UNREADABLE = (sqlite3.Error, ValueError)
 """What SQLite's module raises for bytes that make no sense."""
 
+NO_LINK = b"-"
+"""Not the link of any block."""
+
 _LINKS_BACKWARDS = (
-    "SELECT position, before, chain, stream, namespace FROM blocks "
+    "SELECT stream, namespace, position, links, crc FROM blocks "
     "WHERE position >= ? ORDER BY position DESC"
 )
 
@@ -143,7 +147,7 @@ class _Chain:
 
     def __init__(self, entry: NamespaceEntry) -> None:
         self.entry = entry
-        self.link: bytes | None = None
+        self.link = NO_LINK
         """Of the last block in its place, damaged or not."""
         self.last = entry.chain
         """Of the last block that was given."""
@@ -158,12 +162,10 @@ class _Chain:
         self.backwards: tuple[int, set[int]] | None = None
         """Down to which position blocks are linked to the last one, but for some."""
 
-    def is_next(self, row: Row) -> bool:
-        """Tell whether a block belongs here, by its links."""
-        start = self.entry.starts.get(row[0])
-        if start is not None:
-            return bool(row[-2] == start)
-        return self.link is not None and row[-3] == self.link
+    def is_next(self, position: int, before: bytes, own: bytes) -> bool:
+        """Tell whether a block with these links belongs here."""
+        start = self.entry.starts.get(position)
+        return before == self.link if start is None else own == start
 
     def lose(self, fault: str) -> None:
         """Note that blocks are missing here."""
@@ -261,23 +263,23 @@ class Scan:
 
     def _belongs(self, row: Row) -> bool:
         """Tell whether the row of a block is intact and in its place."""
-        position = row[0]
+        position, (before, own) = row[0], links_of(row)
         intact = is_block_intact(row) and is_block_linked(row)
         name = self._namespace(row[2], row[3]) if intact else None
         if name is None:
             # What it says of itself is not believed, but its links are: no other block has them.
             for chain in self._chains.values():
-                if chain.is_next(row):
+                if chain.is_next(position, before, own):
                     chain.lose(f"table blocks, position {position}: {CHANGED}")
-                    chain.link = row[-2]
+                    chain.link = own
                     break
             return False
         chain = self._chains[name]
-        if not chain.is_next(row):
+        if not chain.is_next(position, before, own):
             chain.lose(f"table blocks, position {position}: {UNLINKED}")
             if not self._is_linked_backwards(name, position):
                 return False
-        chain.give(position, row[-2])
+        chain.give(position, own)
         return True
 
     def _namespace(self, stream_id: int | None, namespace: str | None) -> str | None:
@@ -300,12 +302,13 @@ class Scan:
         first, others = self._held.meta.position + 1, set[int]()
         due = self._held.namespaces[name].chain
         try:
-            for at, before, link, *of in self._connection.execute(_LINKS_BACKWARDS, (position,)):
-                if self._namespace(*of) == name:
-                    if link == due:
-                        first, due = at, before
+            for row in self._connection.execute(_LINKS_BACKWARDS, (position,)):
+                if self._namespace(row[0], row[1]) == name:
+                    before, own = links_of(row)
+                    if own == due:
+                        first, due = row[2], before
                     else:
-                        others.add(at)
+                        others.add(row[2])
         except UNREADABLE:  # told when the reading comes to it
             pass
         return first, others

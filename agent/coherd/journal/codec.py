@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 """The columns of one row of a table as SQLite gives and takes them."""
 
+LINK_BYTES = 8
+"""Of a link in the chain of blocks; the column holds two, that of the block before and its own."""
+
 _START = struct.Struct("<q8s")
 _PAIR = struct.Struct("<2d")
 
@@ -71,7 +74,7 @@ def unpack_pairs(blob: bytes) -> tuple[tuple[float, float], ...]:
 
 def start_chain(cluster: str, name: str, namespace: str) -> bytes:
     """Give the link before a namespace's first block: no two journals' blocks fit into one chain."""
-    return blake2b(ascii((cluster, name, namespace)).encode(), digest_size=8).digest()
+    return blake2b(ascii((cluster, name, namespace)).encode(), digest_size=LINK_BYTES).digest()
 
 
 def encode_block(block: Block, stream_id: int | None, chain: bytes) -> Row:
@@ -89,7 +92,7 @@ def encode_block(block: Block, stream_id: int | None, chain: bytes) -> Row:
         block.cause.value,
     )
     crc = _checksum(ascii(columns).encode(), block.payload)
-    return (*columns, block.payload, chain, _link(chain, block.position, crc), crc)
+    return (*columns, block.payload, chain + _link(chain, block.position, crc), crc)
 
 
 _SLICE_BYTES = 4096
@@ -108,7 +111,7 @@ def _checksum(head: bytes, payload: bytes) -> int:
 
 def _link(before: bytes, position: int, crc: int) -> bytes:
     """Give the link of the block with the CRC `crc` that follows the link `before`."""
-    return blake2b(b"%b %d %d" % (before, position, crc), digest_size=8).digest()
+    return blake2b(b"%b %d %d" % (before, position, crc), digest_size=LINK_BYTES).digest()
 
 
 CHANGED = "it is not what was written"
@@ -117,13 +120,22 @@ UNLINKED = "blocks before it are missing, or it is not where it was written"
 
 def is_block_intact(row: Row) -> bool:
     """Tell whether the row of a block is what was written, wherever that was."""
-    payload = row[-4]
-    return isinstance(payload, bytes) and row[-1] == _checksum(ascii(row[:-4]).encode(), payload)
+    payload = row[-3]
+    return isinstance(payload, bytes) and row[-1] == _checksum(ascii(row[:-3]).encode(), payload)
 
 
 def is_block_linked(row: Row) -> bool:
     """Tell whether the links of an intact row of a block are its own."""
-    return isinstance(row[-3], bytes) and row[-2] == _link(row[-3], row[0], row[-1])
+    before, own = links_of(row)
+    return own == _link(before, row[0], row[-1])
+
+
+def links_of(row: Row) -> tuple[bytes, bytes]:
+    """Give the link before the row of a block, and its own; empty where they are damaged."""
+    links = row[-2]
+    if not isinstance(links, bytes) or len(links) != 2 * LINK_BYTES:
+        return b"", b""
+    return links[:LINK_BYTES], links[LINK_BYTES:]
 
 
 def decode_block(row: Row, names: Mapping[int, Stream]) -> Block:

@@ -119,6 +119,15 @@ class NamespaceEntry:
         self.max_ttls: Sequence[tuple[float, float]] = ()
         self.positions = Positions()
 
+    def add(self, position: int, rows: int, link: bytes) -> None:
+        """Take in its next block."""
+        if not self.blocks:
+            self.starts = {position: link}
+        self.blocks += 1
+        self.chain = link
+        self.position = position + rows - 1
+        self.positions.append(position)
+
     def row(self, namespace: str) -> Row:
         """Give its columns, without the CRC."""
         floor = self.floor

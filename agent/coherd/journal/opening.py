@@ -236,6 +236,8 @@ def _check_log(loss: Loss | None, meta: Meta, boot_id: str) -> tuple[str, bool]:
     if loss is None and not meta.closed:  # an open journal always has its log
         return "is gone", False
     loss = loss or NOTHING_LOST
-    if loss.commits > 1 or (loss.frames and not power_lost):
+    # Starts that a full disk refused leave frames of commits that were never ended, over each other.
+    torn = loss.commits or loss.frames == 1
+    if loss.commits > 1 or (torn and not power_lost):
         return f"ends at byte {loss.offset}, {loss.size_bytes} bytes too soon", False
     return "", bool(meta.whole)

@@ -9,6 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
+import structlog
 import trio
 
 from coherd.errors import StartRefused
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from coherd.model import Range, Stream
 
 _T = TypeVar("_T")
+
+log = structlog.get_logger("coherd.journal")
 
 _GIVE_WAY_AFTER = 0.01
 _GIVE_WAY_TIMEOUT = 0.002
@@ -253,6 +256,7 @@ class SqliteJournal(BaseJournal):
             writer.mark_closed(self._closing_time)
         except Exception as error:  # whatever it was: what is not committed now never will be
             self._error = f"{type(error).__name__}: {error}"
+            log.error("journal closed", journal=str(self._path), error=self._error)
             while not self._queue.empty():
                 self._queue.get()
             self._tell()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from coherd.errors import JournalDamaged
 from coherd.journal import Durability
-from coherd.journal.codec import encode_block, pack_ranges, seal
+from coherd.journal.codec import LINK_BYTES, encode_block, links_of, pack_ranges, seal
 from coherd.journal.held import StreamEntry
 from coherd.journal.schema import (
     BLOCKS,
@@ -186,7 +186,7 @@ class Writer:
             row = self._connection.execute(BLOCKS.select_where("position = ?"), (first,)).fetchone()
             if row is None:
                 raise JournalDamaged(f"table blocks, position {first}: it is missing")
-            starts = {first: row[-2], **starts}
+            starts = {first: links_of(row)[1], **starts}
         entry.starts = starts
         pages = min(len(gone), 1 + (gone[-1] - gone[0]) // _POSITIONS_A_PAGE)
         self._log_bytes += pages * PAGE_BYTES
@@ -210,8 +210,9 @@ class Writer:
             self._touch(stream).floor = floor
         if write.namespace_floors or write.max_ttls or write.cursors or write.members:
             self._take_side(write)
-        for namespace, position in write.forgotten.items():
-            self._forgotten[namespace] = max(position, self._forgotten.get(namespace, 0))
+        if write.forgotten:
+            for namespace, position in write.forgotten.items():
+                self._forgotten[namespace] = max(position, self._forgotten.get(namespace, 0))
         if write.healed:
             self._meta.whole = 1
 
@@ -240,17 +241,14 @@ class Writer:
 
     def _take_blocks(self, write: Write) -> None:
         rows = self._rows.setdefault(BLOCKS, [])
+        touched, touched_namespaces = self._touched, self._touched_namespaces
         for block in write.blocks:
-            stream = None if block.stream is None else self._touch(block.stream)
-            namespace = self._touch_namespace(block.namespace)
+            stream = block.stream and (touched.get(block.stream) or self._touch(block.stream))
+            name = block.namespace
+            namespace = touched_namespaces.get(name) or self._touch_namespace(name)
             row = encode_block(block, None if stream is None else stream.id, namespace.chain)
             rows.append(row)
-            namespace.chain = row[-2]
-            if not namespace.blocks:
-                namespace.starts = {block.position: namespace.chain}
-            namespace.blocks += 1
-            namespace.positions.append(block.position)
-            namespace.position = block.position + block.rows - 1
+            namespace.add(block.position, block.rows, row[-2][LINK_BYTES:])
             if stream is not None:
                 for low, high in block.numbers:
                     stream.numbers.add(low, high)

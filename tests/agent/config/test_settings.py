@@ -208,6 +208,7 @@ def test_the_place_in_an_error_is_the_source_that_won(file: Path) -> None:
 # The file as such
 
 
+@pytest.mark.bad_input(69)
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -229,11 +230,13 @@ def test_a_file_that_is_no_toml_is_refused_with_its_line(
     assert found[0].replace("at end of document", "at the end of the file") == expected
 
 
+@pytest.mark.bad_input(69)
 def test_a_byte_order_mark_and_windows_lines_do_no_harm(file: Path) -> None:
     assert read(file, b'\xef\xbb\xbfname = "a"\r\ncluster = "b"\r\n').cluster == "b"
     assert problems(file, b"\xef\xbb\xbf\r\n\r\njion = 1\r\n")[0].startswith("FILE:3: ")
 
 
+@pytest.mark.bad_input(67, 69)
 def test_a_file_that_is_not_there_or_not_a_file_is_refused(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -309,6 +312,7 @@ url_ = 1
     ]
 
 
+@pytest.mark.bad_input(69)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -48,6 +48,7 @@ def test_a_duration_is_read_in_seconds(file: Path, written: str, seconds: float 
     assert config.namespace("shop").max_ttl == seconds
 
 
+@pytest.mark.bad_input(69)
 @pytest.mark.parametrize(
     "written",
     [
@@ -139,6 +140,7 @@ def test_what_is_no_address_is_refused(file: Path, written: str) -> None:
     assert problem.startswith("FILE:2: listen: ")
 
 
+@pytest.mark.bad_input(70)
 def test_seeds_may_be_names_addresses_and_many(file: Path) -> None:
     config = read(
         file, 'join = ["a", "a:4373", "10.0.0.1", "[fe80::1%eth0]:5", "[::1]", "x.internal."]'
@@ -157,6 +159,7 @@ def test_seeds_may_be_names_addresses_and_many(file: Path) -> None:
     ]
 
 
+@pytest.mark.bad_input(70)
 def test_the_agent_itself_among_the_seeds_does_no_harm(file: Path) -> None:
     assert read(file, 'listen = "127.0.0.1:4373"\njoin = ["127.0.0.1:4373"]').join
 
@@ -178,6 +181,7 @@ def test_applications_come_in_by_a_socket_or_loopback(
     assert config.local == (expected,)
 
 
+@pytest.mark.bad_input(68)
 @pytest.mark.parametrize(
     ("written", "expected"),
     [

@@ -60,6 +60,7 @@ async def test_a_connection_that_was_lost_is_not_replaced_silently(cache) -> Non
     await handler.aclose()
 
 
+@pytest.mark.bad_input(74)
 async def test_a_server_that_hangs_fails_within_the_timeouts(cache, server) -> None:
     handler = cache.handler(connect_timeout=0.2, command_timeout=0.2)
     await handler.connect()
@@ -76,6 +77,7 @@ async def test_a_server_that_hangs_fails_within_the_timeouts(cache, server) -> N
     await handler.aclose()
 
 
+@pytest.mark.bad_input(74)
 async def test_something_that_is_no_redis_is_told_in_one_line(cache) -> None:
     async def speak_http(stream: trio.SocketStream) -> None:
         await stream.receive_some()
@@ -113,6 +115,7 @@ async def test_a_password_that_an_old_server_quotes_is_not_passed_on(cache) -> N
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.bad_input(74)
 async def test_no_cursor_is_written_when_a_delete_was_refused(tmp_path) -> None:
     with redis_server(tmp_path, "--rename-command", "UNLINK", "") as server:
         cache = RedisCache(server)
@@ -255,6 +258,7 @@ async def test_a_copy_with_the_same_cursor_but_before_the_deletes_is_noticed(cac
     await handler.aclose()
 
 
+@pytest.mark.bad_input(74)
 async def test_a_crash_halfway_leaves_the_older_cursor(tmp_path) -> None:
     with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
         cache = RedisCache(server)

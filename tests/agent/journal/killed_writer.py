@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from coherd import logs
 from coherd.errors import NotDurable
 from coherd.journal import Block, Durability, Write
 from coherd.journal.sqlite import open_journal
@@ -52,4 +53,5 @@ async def main(path: Path, number: int, limit: int) -> None:
 
 
 if __name__ == "__main__":
+    logs.configure()  # to standard error
     trio.run(main, Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

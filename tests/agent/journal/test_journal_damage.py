@@ -113,8 +113,8 @@ INTACT = range(1, 400, 10)
         (["UPDATE blocks SET cause = CAST(x'ff' AS TEXT) WHERE position = 21"], 30, [21], "21: it"),
         (["UPDATE blocks SET crc = 'x' WHERE position = 405"], 405, [405], "405: it is not what"),
         (["UPDATE blocks SET crc = crc + 1 WHERE position = 21"], 30, [21], "21: it is not what"),
-        (["UPDATE blocks SET chain = x'0011' WHERE position = 21"], 30, [21], "21: it is not what"),
-        (["UPDATE blocks SET chain = NULL WHERE position = 1"], 10, [1], "11: blocks before"),
+        (["UPDATE blocks SET links = x'0011' WHERE position = 21"], 30, [21], "31: blocks before"),
+        (["UPDATE blocks SET links = NULL WHERE position = 1"], 10, [1], "11: blocks before"),
         (["UPDATE blocks SET position = 402 WHERE position = 401"], 404, [401], "402: it is not"),
         (["UPDATE blocks SET position = -7 WHERE position = 401"], 404, [401], "405: blocks bef"),
         (
@@ -219,9 +219,7 @@ async def test_the_blocks_of_another_journal_are_noticed(tmp_path: Path, taken: 
 
 async def test_blocks_that_belong_to_nobody_are_said_and_removed(sqlite_twin: SqliteTwin) -> None:
     await fill(sqlite_twin)
-    columns = (
-        "rows, 7, namespace, first, last, numbers, accepted_at, cause, payload, before, chain, crc"
-    )
+    columns = "rows, 7, namespace, first, last, numbers, accepted_at, cause, payload, links, crc"
     sqlite_twin.change(f"INSERT INTO blocks SELECT 1000, {columns} FROM blocks WHERE position = 1")
     journal = sqlite_twin.open()
     assert len(sqlite_twin.loaded) == 42
