@@ -81,7 +81,8 @@ PAYLOAD_BYTES_MAX = _limit("PAYLOAD_BYTES_MAX", 2 * 1024 * 1024, "bytes of a pay
 PARCELS_MAX = _limit("PARCELS_MAX", 32_768, "parcels, receipts or payloads of one message")
 """As many of the smallest payloads as one message of a link has."""
 STREAMS_MAX = _limit("STREAMS_MAX", 10_000, "streams, or origins, of one message")
-RANGES_MAX = _limit("RANGES_MAX", 50_000, "ranges of all sets of numbers of one message")
+RANGES_MAX = _limit("RANGES_MAX", 20_000, "ranges of all sets of numbers of one message")
+"""Twice what the answer to a Fetch of 10,000 rows can have beside what is retained."""
 DOTS_MAX = _limit("DOTS_MAX", 10_000, "ranges of rows of one GetReceipt or Applied")
 MEMBERS_MAX = _limit("MEMBERS_MAX", 10_000, "members of one Join")
 FORGOTTEN_MAX = _limit("FORGOTTEN_MAX", 10_000, "forgotten agents of one Join")

@@ -150,9 +150,9 @@ class Proxy:
             process = agent.process
             if inode is None or process is None:
                 continue
-            folder = Path(f"/proc/{process.pid}/fd")
-            for descriptor in folder.iterdir():
-                with suppress(OSError):
-                    if str(descriptor.readlink()) == f"socket:[{inode}]":
-                        return str(agent.name)
+            with suppress(OSError):  # it may have ended
+                for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+                    with suppress(OSError):
+                        if str(descriptor.readlink()) == f"socket:[{inode}]":
+                            return str(agent.name)
         return ""

@@ -186,6 +186,7 @@ def test_an_fsync_that_fails_once_is_not_tried_again(pair: Two) -> None:
     check_catches_up(one, two, keys("fsync", 0, 200))
 
 
+@pytest.mark.slow
 def test_a_write_that_is_interrupted_goes_on(pair: Two) -> None:
     one, two = pair
     two.agent.start()

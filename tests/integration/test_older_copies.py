@@ -98,7 +98,7 @@ def test_where_all_lost_power_only_who_may_have_lost_rows_resets_and_only_once(
         assert two.resets == {}
         assert two.left([KEPT]) == {KEPT}
         one.fill([])
-        assert one.agent.stop() == 0
+        one.agent.kill()
         one.agent.start()
         settle([one, two], keys("all", 0, 100))
         assert one.resets == {}

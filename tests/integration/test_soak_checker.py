@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from integration.polling import poll
+from soak import faults
+from soak.faults import Faults
 from soak.filling import key, prefix, selectors, tag
 from soak.hosts import Host, Mark, soaked_hosts
 from soak.probing import Findings, Planted, Prober, look
@@ -92,7 +94,7 @@ def short(folder: Path, *only: str, bug: str = "") -> Result:
         agents=2,
         rate=500,
         keys=2_000,
-        phase=(3.0, 3.0),
+        phase=(2.0, 2.0),
         overlap=1,
         deadline=20.0,
         only=only,
@@ -117,7 +119,11 @@ def test_a_handler_that_acknowledges_without_deleting_is_found(tmp_path: Path) -
     assert not any("cache-1 holds" in each for each in result.violations)
 
 
-def test_repair_that_is_switched_off_is_found(tmp_path: Path) -> None:
+def test_repair_that_is_switched_off_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "BETWEEN_MAX", 0.1)
+    monkeypatch.setattr(Faults, "_hold", lambda self, _least, _most: self._is_over.wait(60))
     result = short(tmp_path, "cut", bug="do_not_repair")
     assert result.faults["cut"]
     assert result.stale > 0

@@ -16,12 +16,12 @@ from soak.truth import Selector, Truth, now
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import cache_service_pb2_grpc as cache_grpc
 
-ROWS_MAX = 39
+ROWS_MAX = 59
 CALL_TIMEOUT = 2.0
 LOCAL_TIMEOUT = 0.3
 AFTER_FAILURE = 0.1
 """Seconds."""
-BURST = 1.0
+BURST = 2.0
 """Seconds whose rows may be made up for at once after a time in which nobody took any."""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -14,7 +16,6 @@ from typing import Any
 
 import grpc
 from integration.polling import poll
-from prometheus_client.parser import text_string_to_metric_families
 from soak.faults import Faults, links_of
 from soak.filling import key, selectors
 from soak.hosts import Host, soaked_hosts
@@ -24,6 +25,11 @@ from soak.truth import Clock, Stale, Truth
 
 FILLS_A_ROW = 2
 """Keys that each application looks at, for each row of the load."""
+LOOK_EVERY = 0.25
+"""Seconds; who looks all the time takes the time that the proxies in this process need."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds that a thread which computes may hold up the proxies."""
+SYNC_AGE = re.compile(r'^coherd_member_sync_age_seconds\{member="([^"]+)"\} (\S+)', re.MULTILINE)
 STALE_SHOWN_MAX = 5
 FAILURES_SHOWN_MAX = 5
 """Of each host."""
@@ -182,6 +188,7 @@ class Soak:
         last: list[str] = []
 
         def is_quiet() -> bool:
+            self._is_over.wait(LOOK_EVERY)
             found = self._restless(healed_at)
             last[:] = found or last
             return not found
@@ -271,18 +278,18 @@ def restless(host: Host, hosts: Sequence[Host], healed_at: float) -> list[str]:
 def sync_ages(host: Host) -> dict[str, float]:
     """Give the seconds since the agent and each other one had the same."""
     _, text = host.agent.get("/metrics")
-    return {
-        sample.labels["member"]: sample.value
-        for family in text_string_to_metric_families(text)
-        if family.name == "coherd_member_sync_age_seconds"
-        for sample in family.samples
-    }
+    return {name: float(age) for name, age in SYNC_AGE.findall(text)}
 
 
 def soak(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
     """Run one in a folder of its own, telling how far it is."""
-    with soaked_hosts(folder, plan.agents, plan.settings, plan.bugs) as hosts:
-        return Soak(plan, hosts, say).run()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        with soaked_hosts(folder, plan.agents, plan.settings, plan.bugs) as hosts:
+            return Soak(plan, hosts, say).run()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def written(result: Result) -> dict[str, Any]:

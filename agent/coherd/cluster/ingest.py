@@ -7,7 +7,7 @@ in the feed. Callers wait for the disk; handlers and watchers do not.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -126,11 +126,17 @@ class Ingest:
         return self.replica.life
 
     def write_out(self, n: int) -> Position:
-        """Give a position as it is written outside."""
+        """Give a position as it is written outside.
+
+        What another name wrote here, before the data was cloned, counts to the own life after it.
+        """
+        epoch = 0
         for life, first in reversed(self._lives):
-            if n >= first:
-                return Position(self._name, life.epoch, n)
-        return Position(self._name, self._lives[0][0].epoch, n)
+            if life.name == self._name:
+                epoch = life.epoch
+            if epoch and n >= first:
+                break
+        return Position(self._name, epoch, n)
 
     def locate(self, position: Position) -> int | None:
         """Read a position that was written outside; None when its name never wrote this journal.
@@ -141,7 +147,7 @@ class Ingest:
             return None
         end = self.replica.position
         for life, first in reversed(self._lives):
-            if life.epoch <= position.epoch:
+            if life.name == self._name and life.epoch <= position.epoch:
                 return min(position.n, end)
             end = first - 1
         return 0
@@ -278,9 +284,9 @@ class Ingest:
         self._enter(arrivals, healed=healed, namespace_floors=floors)
         return True
 
-    def heal(self) -> None:
-        """Store that what a loss of power may have taken was made good."""
-        self._append(Write(healed=True))
+    def heal(self) -> bool:
+        """Store that what a loss of power may have taken was made good; False where that is not possible now."""
+        return bool(self._append(Write(healed=True)))
 
     # ------------------------------------------------------------------ forgetting
 
@@ -329,10 +335,19 @@ class Ingest:
 
     def _write_floors(self) -> None:
         """Store what was given up, as far as the journal has room now."""
-        while self._unwritten and self._append(self._unwritten[0]):
+        while self._unwritten and self._append(self._with_floors_of_now(self._unwritten[0])):
             del self._unwritten[0]
         if self._journal.error:
             self._unwritten.clear()
+
+    def _with_floors_of_now(self, write: Write) -> Write:
+        """Renew the floors of a write that has waited: later ones may have been stored meanwhile."""
+        streams, floors = self.replica.vector.state, self.replica.floors
+        return replace(
+            write,
+            stream_floors={stream: streams(stream).floor for stream in write.stream_floors},
+            namespace_floors={name: floors[name] for name in write.namespace_floors},
+        )
 
     def _enter(
         self,
