@@ -109,6 +109,8 @@ def _decode_batch(payload: bytes) -> Batch:
     check_selectors(selectors)
     if sum(high - low + 1 for low, high in numbers) != len(selectors):
         raise MalformedMessage("as many numbers as rows are due")
+    if numbers[-1][1] - numbers[0][0] >= BATCH_ROWS_MAX:  # a part of it may be too many ranges
+        raise MalformedMessage("rows that were not numbered in one go")
     versions = reader.unpack() if payload[reader.tell()] == _NIL else _list(reader, BATCH_ROWS_MAX)
     if versions is not None:
         _check_versions(versions, len(selectors))

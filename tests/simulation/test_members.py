@@ -159,6 +159,16 @@ async def test_who_is_forgotten_by_everybody_comes_back_too(autojump_clock: Mock
         await until(lambda: all(is_whole(host, 3) for host in all_), 30)
 
 
+async def test_a_link_that_opens_just_when_its_member_is_forgotten_is_refused(
+    autojump_clock: MockClock,
+) -> None:
+    async with hosts(2) as (one, two):
+        peer, info = one.agent.membership.peers[two.name], two.agent.roster.me
+        one.agent.roster.forget(two.name, info.epoch)
+        with pytest.raises(RpcFailed, match="host-2 was forgotten"):
+            one.agent.membership._opened(peer, info)
+
+
 async def test_a_name_that_nobody_has_cannot_be_forgotten(autojump_clock: MockClock) -> None:
     async with hosts(2) as (one, _):
         with pytest.raises(RpcFailed, match="no agent 'cache-9'; known are: host-2") as refused:

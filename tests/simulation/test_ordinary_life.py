@@ -160,6 +160,45 @@ async def test_three_days_away_with_a_max_ttl(autojump_clock: MockClock) -> None
         assert_nothing_flushed(all_)
 
 
+async def test_a_loss_of_power_of_one_host_while_another_was_restarted(
+    autojump_clock: MockClock,
+) -> None:
+    async with filled(3) as all_:
+        one, _, three = all_
+        await one.invalidate(keys(0))
+        await wait(5)
+        three.crash()
+        await one.stop()
+        await one.start()
+        await join_again(three, boot=2)
+        assert three.agent.healing
+        await until(lambda: not three.agent.healing)
+        await all_settle(all_, keys(0))
+        assert_nothing_flushed(all_)
+
+
+async def test_rows_that_become_too_old_while_they_are_fetched(autojump_clock: MockClock) -> None:
+    async with filled(2, **settings(max_ttl=HOUR)) as (one, two):
+        await two.stop()
+        await one.invalidate(keys(0))
+        await wait(3)
+        one.agent.feed._of_stream.clear()  # as when the tail was trimmed
+        await one.time.skip(3000)
+        fetch = one.journal.fetch
+
+        async def fetch_slowly(*arguments: Any) -> Any:
+            one.time.skipped += 1000
+            await wait(2)
+            return await fetch(*arguments)
+
+        one.journal.fetch = fetch_slowly  # type: ignore[method-assign]
+        await two.start()
+        await until(lambda: is_whole(two, 2))
+        await wait(10)
+        assert two.agent.repair.open() == 0
+        assert_nothing_flushed([one, two])
+
+
 async def test_a_cache_that_is_down_for_longer_than_max_ttl(autojump_clock: MockClock) -> None:
     async with filled(3, **settings(max_ttl=HOUR)) as all_:
         down = all_[2]

@@ -80,6 +80,48 @@ async def test_a_power_cut_of_the_whole_cluster_resets_every_namespace_once_on_e
         assert [host.resets for host in all_] == [0] * 4
 
 
+async def cut_power(all_: list[Host]) -> None:
+    await all_[0].invalidate(keys(0))
+    await wait(5)
+    for host in all_:
+        host.crash()
+        del host.disk.commits[-2:]
+        host.boot += 1
+
+
+async def test_who_boots_after_the_others_have_caught_up_resets_too(
+    autojump_clock: MockClock,
+) -> None:
+    """They may have lost the same rows as it, although they are not catching up any more."""
+    async with filled(4) as all_:
+        await cut_power(all_)
+        for host in all_[:3]:
+            await host.start()
+        await until(lambda: not any(host.agent.healing for host in all_[:3]))
+        await all_[3].start()
+        await until(lambda: all(is_whole(host, 4) and not host.agent.healing for host in all_))
+        assert [causes(host) for host in all_] == [{Cause.POWER_LOSS.value: 1}] * 4
+
+
+async def test_a_crash_while_it_is_catching_up_does_not_spare_it_the_reset(
+    autojump_clock: MockClock,
+) -> None:
+    async with filled(5) as all_:
+        await cut_power(all_)
+        await all_[3].start()
+        await all_[4].start()
+        await wait(30)  # two of five are not enough
+        assert all_[4].agent.healing
+        assert all_[4].agent.membership.peers
+        all_[4].crash()
+        for host in all_[:3]:
+            await host.start()
+        await until(lambda: not any(host.agent.healing for host in all_[:4]))
+        await all_[4].start()
+        await until(lambda: all(is_whole(host, 5) and not host.agent.healing for host in all_))
+        assert [causes(host) for host in all_] == [{Cause.POWER_LOSS.value: 1}] * 5
+
+
 async def test_a_dirty_agent_that_is_alone_resets_what_it_knows_of(
     autojump_clock: MockClock,
 ) -> None:

@@ -18,14 +18,14 @@ from integration.agents import AgentProcess, redis_settings, wait_until_whole
 from integration.polling import poll
 from integration.proxy import Proxy
 from servers import RedisServer, free_port, redis_server
-from soak.filling import connect
+from soak.filling import connect, fill
 from soak.truth import now
 
 HERE = Path(__file__).parent
 CACHE_TIMEOUT = 0.5
 """Seconds that a probe waits for a Redis."""
 SNAPSHOTS_MAX = 4
-READ_AT_ONCE = 1_000
+KEYS_AT_ONCE = 1_000
 START_TIMEOUT = 60.0
 FAILURE_CHARACTERS_MAX = 300
 
@@ -81,7 +81,10 @@ class Host:
     # ------------------------------------------------------------------ the application
 
     def start_filling(self, keys: int, rate: int, seed: int) -> None:
-        """Let an application fill the cache from now on."""
+        """Fill the cache, and let an application keep it filled from now on."""
+        with self.client(timeout=30.0) as client:
+            for start in range(0, keys, KEYS_AT_ONCE):
+                fill(client, range(start, min(start + KEYS_AT_ONCE, keys)))
         numbers = (self.server.port, keys, rate, seed)
         self._filler = subprocess.Popen(
             [sys.executable, "-m", "soak.filling", *map(str, numbers)],
@@ -230,8 +233,8 @@ class Host:
         """Give those of some keys that its Redis holds, each with the time it was filled."""
         found = {}
         with self.client(timeout=30.0) as client:
-            for start in range(0, len(keys), READ_AT_ONCE):
-                part = keys[start : start + READ_AT_ONCE]
+            for start in range(0, len(keys), KEYS_AT_ONCE):
+                part = keys[start : start + KEYS_AT_ONCE]
                 values = client.mget([b"shop:" + key for key in part])
                 found.update({k: int(v) for k, v in zip(part, values, strict=True) if v})
         return found

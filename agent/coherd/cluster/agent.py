@@ -88,10 +88,14 @@ class Agent:
             config.journal_bytes_max,
         )  # fmt: skip
         self.feed.on_damage = self.ingest.damaged
-        self._healing = Healing(
-            self.ingest, self.freshness, self._namespaces, needed=not journal.contents.clean
-        )
         self.roster = Roster(me, journal.contents.members, clock.now, self._store_member)
+        self._healing = Healing(
+            self.ingest,
+            self.freshness,
+            self.roster,
+            self._namespaces,
+            needed=not journal.contents.clean,
+        )
         self.spreading = Spreading(self.roster, clock)
         self.membership = Membership(
             self.roster, self.spreading, [str(seed) for seed in config.join], dial, random, nursery
@@ -230,6 +234,8 @@ class Agent:
         return names - {EVERY_NAMESPACE, DEFAULTS}
 
     def _store_member(self, name: str, data: bytes | None) -> bool:
+        if self.healing and name in self.roster.members:
+            return False  # the next start, too, has to tell who went on from who started since
         try:
             self.journal.append_nowait(Write(members={name: data}))
         except (Overloaded, NotDurable) as error:

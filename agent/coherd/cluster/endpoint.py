@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -217,9 +218,23 @@ class Endpoint:
             for stream, reply in answers.items():
                 async for part in self._rows(stream, reply.rows):
                     yield part
+                answers[stream] = self._without_forgotten(stream, reply)
             yield FetchPart(answers=answers)
         finally:
             self._fetches -= 1
+
+    def _without_forgotten(self, stream: Stream, reply: Answer) -> Answer:
+        """Call blank what was forgotten while it was being served: it may not have been sent."""
+        state = self._ingest.replica.vector.get(stream)
+        gone = answer(state, reply.rows, self._clock.now())
+        if not gone.blank:
+            return reply
+        return replace(
+            reply,
+            rows=reply.rows - gone.blank,
+            blank=reply.blank | gone.blank,
+            blank_age=min(reply.blank_age, gone.blank_age) if reply.blank else gone.blank_age,
+        )
 
     async def _rows(self, stream: Stream, numbers: Intervals) -> AsyncGenerator[FetchPart, None]:
         """Serve the rows of one stream: from memory what is new, from the journal the rest."""

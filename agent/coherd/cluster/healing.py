@@ -2,7 +2,8 @@
 
 Rows that were committed and are gone leave no hole: the vector is as old as the rest. A sync with a holder
 that is not itself catching up brings them back. Where all are catching up, or nobody else is there, what is
-gone may be gone for all: every namespace is then reset, once.
+gone may be gone for all: every namespace is then reset, once. Who started since this agent was here last
+may have lost the same, caught up or not: only a life that went on meanwhile is known to have it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from coherd.cluster.ingest import Ingest
+    from coherd.cluster.roster import Roster
     from coherd.replication.freshness import Freshness
 
 log = structlog.get_logger("coherd.healing")
@@ -29,6 +31,7 @@ class Healing:
         self,
         ingest: Ingest,
         freshness: Freshness,
+        roster: Roster,
         namespaces: Callable[[], Collection[str]],
         *,
         needed: bool,
@@ -36,6 +39,7 @@ class Healing:
         """`namespaces()`: all that anything is known of."""
         self._ingest = ingest
         self._freshness = freshness
+        self._roster = roster
         self._namespaces = namespaces
         self.is_needed = needed
 
@@ -43,9 +47,12 @@ class Healing:
         """Heal once this agent is not catching up any more."""
         if not self.is_needed or self._freshness.is_catching_up:
             return
-        if self._freshness.met_whole:
-            self._ingest.heal()
+        if any(map(self._roster.went_on, self._freshness.met_whole)):
+            if not self._ingest.heal():
+                return
             log.info("what a loss of power may have taken was fetched from the other agents")
+        elif any(map(self._roster.may_have_gone_on, self._roster.members)):
+            return  # a sync with it is due, or it is still being dialled
         elif not self._ingest.reset(self._namespaces(), Cause.POWER_LOSS, healed=True):
             return  # the journal is busy
         self.is_needed = False

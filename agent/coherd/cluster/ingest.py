@@ -7,7 +7,7 @@ in the feed. Callers wait for the disk; handlers and watchers do not.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -107,8 +107,8 @@ class Ingest:
         self._arrived = trio.lowlevel.ParkingLot()
         self._lives = [*journal.contents.lives]
         self._journal_bytes_max = journal_bytes_max
-        self._unwritten: list[Write] = []
-        """What was forgotten and the journal had no room for."""
+        self._unwritten: list[tuple[Collection[Stream], Collection[str], Mapping[str, int]]] = []
+        """Whose floors are to be stored, and up to where blocks may go; the journal had no room for it."""
 
     # ------------------------------------------------------------------ lives and positions
 
@@ -285,7 +285,7 @@ class Ingest:
         return True
 
     def heal(self) -> bool:
-        """Store that what a loss of power may have taken was made good; False where that is not possible now."""
+        """Store that what a loss of power may have taken was made good; False where it can't be now."""
         return bool(self._append(Write(healed=True)))
 
     # ------------------------------------------------------------------ forgetting
@@ -317,37 +317,29 @@ class Ingest:
 
     def lose_rows(self, stream: Stream, numbers: Intervals) -> None:
         """Admit that rows which the journal should have are gone."""
-        vector = self.replica.vector
-        vector.forget(stream, numbers.ranges(), self._clock.now())
-        self._unwritten.append(Write(stream_floors={stream: vector.state(stream).floor}))
+        self.replica.vector.forget(stream, numbers.ranges(), self._clock.now())
+        self._unwritten.append(([stream], (), {}))
         self._write_floors()
 
     def _give_up(self, given_up: Forgotten, positions: Mapping[str, int]) -> None:
         """Have the floors stored, and what was stored below `positions` dropped."""
-        vector, name = self.replica.vector, given_up.namespace
-        self._unwritten.append(
-            Write(
-                stream_floors={stream: vector.state(stream).floor for stream in given_up.streams},
-                namespace_floors={name: self.replica.floors[name]},
-                forgotten=positions,
-            )
-        )
+        self._unwritten.append((given_up.streams, [given_up.namespace], positions))
 
     def _write_floors(self) -> None:
         """Store what was given up, as far as the journal has room now."""
-        while self._unwritten and self._append(self._with_floors_of_now(self._unwritten[0])):
+        vector, floors = self.replica.vector, self.replica.floors
+        while self._unwritten:
+            streams, namespaces, positions = self._unwritten[0]
+            write = Write(  # with the floors of now: higher ones may be stored by now
+                stream_floors={stream: vector.state(stream).floor for stream in streams},
+                namespace_floors={name: floors[name] for name in namespaces},
+                forgotten=positions,
+            )
+            if not self._append(write):
+                break
             del self._unwritten[0]
         if self._journal.error:
             self._unwritten.clear()
-
-    def _with_floors_of_now(self, write: Write) -> Write:
-        """Renew the floors of a write that has waited: later ones may have been stored meanwhile."""
-        streams, floors = self.replica.vector.state, self.replica.floors
-        return replace(
-            write,
-            stream_floors={stream: streams(stream).floor for stream in write.stream_floors},
-            namespace_floors={name: floors[name] for name in write.namespace_floors},
-        )
 
     def _enter(
         self,

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from coherd.cluster.receipts import Receipt
-from coherd.errors import RpcFailed
+from coherd.errors import NotDurable, RpcFailed
 from coherd.net.peer import StreamRange
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ class Invalidating:
         )
         if order.wait > Wait.ACCEPTED:
             self._ask_caches(receipt)
+        if not accepted.ticket:  # it was closed just now
+            raise NotDurable(f"not durable, may have been applied: {self._journal.error}")
         await self._journal.committed(accepted.ticket)
         if order.wait > Wait.ACCEPTED:
             await self._gather(receipt, order.timeout, order.timeout / 2)

@@ -253,6 +253,8 @@ class Membership:
 
     def _opened(self, peer: Peer, info: MemberInfo) -> None:
         self._roster.heard(info)
+        if info.name not in self._roster.members:  # at the very moment at which the link opened
+            raise RpcFailed("FAILED_PRECONDITION", f"{info.name} was forgotten")
         self._roster.linked(info.name)
         self.peers[info.name] = peer
         self.seed_answered = True

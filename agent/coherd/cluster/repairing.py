@@ -41,6 +41,11 @@ HAVE_REPEATS = 3
 HAVE_STREAMS_MAX = 1_000
 COMPARE_INTERVAL = 10.0
 COMPARE_STREAMS_MAX = 1_000_000
+LOOK_MAX = 0.02
+REST = 10
+REST_MAX = 5.0
+"""A look at the open holes that takes longer than LOOK_MAX seconds, because a peer claims very many ranges,
+is followed by REST times as long without one: it must not starve everything else."""
 RETRY_AFTER = 0.5
 """Seconds for which a member that failed to answer a fetch is left alone."""
 
@@ -229,11 +234,14 @@ class Repairing:
                 self._nursery.start_soon(self._fetch, ask)
             for namespace, cause in self._repair.resets(now, reachable):
                 self._ingest.reset([namespace], cause)
+            spent = self._clock.now() - now
+            if spent > LOOK_MAX:
+                await trio.sleep(min(REST * spent, REST_MAX))
             due = self._repair.next_timer(now)
             if due is None:
                 await self._look.wait()
             else:
-                with trio.move_on_after(due - now):
+                with trio.move_on_after(max(0.0, due - self._clock.now())):
                     await self._look.wait()
             self._look = trio.Event()
 

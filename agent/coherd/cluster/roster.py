@@ -90,6 +90,8 @@ class Roster:
                     self._forgotten[name] = entry.epoch
                 else:
                     self.members[name] = Member(entry, State.UNREACHABLE, now())
+        self._epochs_before = {name: member.info.epoch for name, member in self.members.items()}
+        """Of the members that were stored."""
 
     def heard(self, info: MemberInfo) -> bool:
         """Take news of a member; False when it is old, forgotten or about this agent itself."""
@@ -107,6 +109,23 @@ class Roster:
         member.info = info
         self._store(info.name)
         return True
+
+    def went_on(self, name: str) -> bool:
+        """Tell whether a member is in the life in which this agent's earlier life knew it.
+
+        Of anybody, where it knew nobody.
+        """
+        member = self.members.get(name)
+        known = self._epochs_before
+        return member is not None and (not known or member.info.epoch <= known.get(name, 0))
+
+    def may_have_gone_on(self, name: str) -> bool:
+        """Tell whether `went_on` may prove true of a member: it is known, and linked or still dialled."""
+        member = self.members[name]
+        is_dialled = self._now() - member.since < UNREACHABLE_AFTER
+        return (
+            name in self._epochs_before and self.went_on(name) and (member.is_linked or is_dialled)
+        )
 
     # ------------------------------------------------------------------ tombstones
 

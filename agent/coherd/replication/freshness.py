@@ -19,8 +19,8 @@ class Freshness:
 
     def __init__(self) -> None:
         self.synced_at: float | None = None
-        self.met_whole = False
-        """Whether a sync was completed with a holder that was not itself catching up."""
+        self.met_whole: set[str] = set()
+        """Holders that a sync was completed with while they were not themselves catching up."""
         self._behind: set[str] = set()
         """Holders that a sync was completed with although they were catching up themselves."""
 
@@ -33,7 +33,7 @@ class Freshness:
         """Note a completed sync with `member`, which said whether it is catching up itself."""
         if not catching_up:
             self.synced_at = now
-            self.met_whole = True
+            self.met_whole.add(member)
         else:
             self._behind.add(member)
 

@@ -160,6 +160,7 @@ async def test_a_reader_of_what_the_journal_cannot_read_any_more_is_reset_and_go
     monkeypatch.setattr(parts.journal, "read", read_damaged)
     assert await parts.read(Reader(parts.feed, {"shop"}, 0), 60) == [b"cursor", *KEYS[lost:]]
     assert parts.replica.floors["shop"].n == lost
+    await trio.testing.wait_all_tasks_blocked()
     assert parts.journal._state.namespace_floors["shop"].n == lost
 
 
