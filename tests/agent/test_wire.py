@@ -122,6 +122,17 @@ def test_a_batch_of_the_greatest_size_is_legal_and_one_more_row_is_not() -> None
                 decode_batch(payload)
 
 
+def test_a_part_of_a_legal_batch_is_legal() -> None:
+    """It is stored as it is: one that could not be read again would end the agent at every start."""
+    wide = tuple((n, n + 2) for n in range(1, 4 * BATCH_ROWS_MAX // 3 - 3, 4))
+    payload = encode_batch(Batch(STREAM, wide, [b"kx"] * 3 * len(wide)))
+    with pytest.raises(MalformedMessage, match="in one go"):
+        decode_batch(payload)
+    legal = decode_batch(encode_batch(Batch(STREAM, ((1, 1000),), [b"kx"] * BATCH_ROWS_MAX)))
+    part = legal.select(tuple((n, n) for n in range(1, BATCH_ROWS_MAX, 2)))
+    assert decode_batch(encode_batch(part)) == part
+
+
 @given(st.sets(st.integers(1, 60)))
 def test_a_set_of_numbers_survives_the_wire(numbers: set[int]) -> None:
     intervals = Intervals((n, n) for n in sorted(numbers))

@@ -171,6 +171,21 @@ async def test_a_failed_disk_refuses_writes_while_rows_of_peers_are_still_applie
         assert "journal is closed" in two.agent.reasons()[0]
 
 
+async def test_a_journal_that_closes_just_when_rows_are_accepted(
+    autojump_clock: MockClock,
+) -> None:
+    async with hosts(1) as (one,):
+        check_room = one.journal.check_room
+
+        def close_after() -> None:
+            check_room()
+            one.journal._error = "disk I/O error"  # as the writer's thread does at any time
+
+        one.journal.check_room = close_after  # type: ignore[method-assign]
+        with pytest.raises(NotDurable, match="may have been applied: disk I/O error"):
+            await one.invalidate([b"x"])
+
+
 async def test_a_whole_cluster_that_restarts_becomes_ready_by_itself(
     autojump_clock: MockClock,
 ) -> None:

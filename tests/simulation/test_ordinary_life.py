@@ -164,14 +164,18 @@ async def test_a_loss_of_power_of_one_host_while_another_was_restarted(
     autojump_clock: MockClock,
 ) -> None:
     async with filled(3) as all_:
-        one, _, three = all_
+        one, two, three = all_
         await one.invalidate(keys(0))
         await wait(5)
         three.crash()
         await one.stop()
         await one.start()
+        three.network.cut(two.address, three.address)  # it hears first of who has restarted
         await join_again(three, boot=2)
+        await wait(3)
+        assert not three.agent.freshness.is_catching_up
         assert three.agent.healing
+        three.network.heal()
         await until(lambda: not three.agent.healing)
         await all_settle(all_, keys(0))
         assert_nothing_flushed(all_)

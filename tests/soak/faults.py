@@ -12,7 +12,6 @@ from itertools import combinations
 from typing import NamedTuple
 
 import grpc
-from integration.proxy import Proxy
 from soak.hosts import Host
 from soak.truth import Truth
 
@@ -98,7 +97,7 @@ class Faults:
         one = self._random.choice(self._hosts)
         others = self._random.sample(self._hosts, len(self._hosts))
         with ExitStack() as stack:
-            taken = []
+            taken: list[tuple[Host, Host]] = []
             for other in others:
                 lock = self._links.get(frozenset((one.name, other.name)))
                 if lock is not None and len(taken) < most and lock.acquire(blocking=False):
@@ -177,7 +176,7 @@ class Faults:
             types.Dots(
                 namespace="shop",
                 origin=types.Origin(name=host.name, epoch=epoch),
-                lane=types.Lane.Name(lane),
+                lane=lane,
                 first=1,
                 last=last,
             )
@@ -208,20 +207,20 @@ class Faults:
     def _swallow(self, *, there: bool, back: bool) -> bool:
         with self._some_links(self._random.randint(1, len(self._hosts) - 1)) as links:
             for one, other in links:
-                proxy_of(other).cut([one.name], inward=there, outward=back)
-                proxy_of(one).cut([other.name], inward=back, outward=there)
+                other.agent.proxy.cut([one.name], inward=there, outward=back)
+                one.agent.proxy.cut([other.name], inward=back, outward=there)
             self._hold(0.2, CUT_MAX)
             for one, other in links:
-                proxy_of(other).heal([one.name])
-                proxy_of(one).heal([other.name])
+                other.agent.proxy.heal([one.name])
+                one.agent.proxy.heal([other.name])
             return bool(links)
 
     def reset_links(self) -> bool:
         """Break the connections between one agent and some others; they may open others at once."""
         with self._some_links(self._random.randint(1, len(self._hosts) - 1)) as links:
             for one, other in links:
-                proxy_of(other).reset([one.name])
-                proxy_of(one).reset([other.name])
+                other.agent.proxy.reset([one.name])
+                one.agent.proxy.reset([other.name])
             return bool(links)
 
     # ------------------------------------------------------------------ caches
@@ -289,12 +288,6 @@ KINDS = {
     "reload-redis": Kind(2, Faults.reload_redis),
     "flush-redis": Kind(1, Faults.flush_redis),
 }
-
-
-def proxy_of(host: Host) -> Proxy:
-    """Give the proxy that the others reach it through."""
-    assert host.agent.proxy is not None
-    return host.agent.proxy
 
 
 def links_of(hosts: Sequence[Host]) -> dict[frozenset[str], threading.Lock]:

@@ -16,9 +16,9 @@ import grpc
 import redis
 from integration.agents import AgentProcess, redis_settings, wait_until_whole
 from integration.polling import poll
-from integration.proxy import Proxy
 from servers import RedisServer, free_port, redis_server
 from soak.filling import connect, fill
+from soak.proxying import ProxyProcess
 from soak.truth import now
 
 HERE = Path(__file__).parent
@@ -34,6 +34,17 @@ class SoakedAgent(AgentProcess):
     """An agent, or with `bug` one of those that the soak must find out."""
 
     bug = ""
+    proxy: ProxyProcess
+
+    @property
+    def pid_file(self) -> Path:
+        """Where its proxies find the id of its process."""
+        return self.folder / "pid"
+
+    def spawn(self) -> None:
+        super().spawn()
+        assert self.process is not None
+        self.pid_file.write_text(str(self.process.pid))
 
     @property
     def command(self) -> list[str]:
@@ -115,7 +126,8 @@ class Host:
 
     def note_figures(self) -> None:
         """Remember the resets of this life of the agent, and the most memory that it took."""
-        assert self.agent.process is not None
+        if self.agent.process is None or self.agent.process.poll() is not None:
+            return
         lines = Path(f"/proc/{self.agent.process.pid}/status").read_text().splitlines()
         peak = next(line for line in lines if line.startswith("VmHWM"))
         self.peak_rss = max(self.peak_rss, int(peak.split()[1]) * 1024)
@@ -265,11 +277,13 @@ def soaked_hosts(
             agent = SoakedAgent(folder, name, settings + redis_settings(server.url), None)
             agent.bug = bugs[n] if n < len(bugs) else ""
             agent.http = f"127.0.0.1:{free_port()}"
-            agent.proxy = Proxy(agent.port, agents)
             agents.append(agent)
             host = Host(agent, server)
             stack.callback(host.mend)
             hosts.append(host)
+        pid_files = {agent.name: agent.pid_file for agent in agents}
+        for agent in agents:
+            agent.proxy = ProxyProcess(agent.port, pid_files)
         for agent in agents:
             agent.seeds = [each.address for each in agents]
             agent.spawn()

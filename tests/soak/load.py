@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from typing import Any
 
 import grpc
 from integration.agents import seconds
@@ -117,7 +118,7 @@ class Client(threading.Thread):
 
     def _request(self) -> tuple[cache.InvalidateRequest, list[Selector]]:
         source = self._random
-        fields = {
+        fields: dict[str, Any] = {
             "namespace": "shop",
             "lane": source.choice(LANES),
             "wait": cache.WAIT_LOCAL if source.random() < 0.05 else cache.WAIT_ACCEPTED,

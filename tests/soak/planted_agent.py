@@ -18,7 +18,7 @@ def acknowledge_without_deleting() -> None:
     def sort(_self: RedisHandler, _batches: Any) -> Work:
         return Work([], [], [])
 
-    RedisHandler._sort = sort  # type: ignore[method-assign]
+    RedisHandler._sort = sort  # type: ignore[assignment]
 
 
 def count_too_early() -> None:
@@ -27,7 +27,7 @@ def count_too_early() -> None:
     def ask(_self: Delivery, _namespaces: Any, callback: Callable[[], None]) -> None:
         callback()
 
-    Delivery.ask = ask  # type: ignore[method-assign]
+    Delivery.ask = ask  # type: ignore[assignment]
 
 
 def do_not_repair() -> None:
@@ -37,8 +37,8 @@ def do_not_repair() -> None:
         return []
 
     Repair.claim = lambda *_: None  # type: ignore[method-assign]
-    Repair.touch = nothing  # type: ignore[method-assign]
-    Repair.open = lambda *_: 0  # type: ignore[assignment]
+    Repair.touch = nothing  # type: ignore[assignment]
+    Repair.open = lambda *_: 0  # type: ignore[method-assign]
 
 
 BUGS = {bug.__name__: bug for bug in (acknowledge_without_deleting, count_too_early, do_not_repair)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import sys
 import threading
 import time
 from collections import Counter
@@ -26,13 +25,11 @@ from soak.truth import Clock, Stale, Truth
 FILLS_A_ROW = 2
 """Keys that each application looks at, for each row of the load."""
 LOOK_EVERY = 0.25
-"""Seconds; who looks all the time takes the time that the proxies in this process need."""
-SWITCH_INTERVAL = 0.0005
-"""Seconds that a thread which computes may hold up the proxies."""
+"""Seconds."""
 SYNC_AGE = re.compile(r'^coherd_member_sync_age_seconds\{member="([^"]+)"\} (\S+)', re.MULTILINE)
-STALE_SHOWN_MAX = 5
-FAILURES_SHOWN_MAX = 5
-"""Of each host."""
+ERROR_CHARACTERS_MAX = 1000
+SHOWN_MAX = 5
+"""How much is told of each thing that is wrong."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Plan:
 
     seed: int
     seconds: float = 1200.0
-    """How long it goes on beginning phases."""
+    """How long it goes on beginning phases; there is always one."""
     agents: int = 5
     rate: int = 1000
     """Rows a second, all agents together."""
@@ -127,6 +124,7 @@ class Soak:
         for thread in threads:
             thread.start()
         try:
+            self._phase()
             while not result.violations and time.monotonic() - started < plan.seconds:
                 self._phase()
         finally:
@@ -144,7 +142,7 @@ class Soak:
         before = self._result.faults.copy()
         started = time.monotonic()
         self._runs.set()
-        self._break_things(length)
+        failed = self._break_things(length)
         self._runs.clear()
         self._result.loaded_s = round(self._result.loaded_s + time.monotonic() - started, 1)
         for host in self._hosts:  # whoever got the lock finds that nothing runs any more
@@ -153,9 +151,14 @@ class Soak:
         for prober in self._probers:
             assert prober.idle.wait(30), "a prober to end its probe"
         assert all(t.is_alive() for t in (*self._clients, *self._probers)), "the load has died"
-        self._check(self._result.faults - before)
+        if failed:
+            self._result.violations += failed
+            self._note()
+        else:
+            self._check(self._result.faults - before)
 
-    def _break_things(self, length: float) -> None:
+    def _break_things(self, length: float) -> list[str]:
+        """Break things for some seconds; gives what could not be mended, as an agent that does not start."""
         is_over = threading.Event()
         breakers = [
             Faults(
@@ -172,12 +175,16 @@ class Soak:
         ]
         with ThreadPoolExecutor(len(breakers)) as pool:
             running = [pool.submit(breaker.run) for breaker in breakers]
-            self._is_over.wait(length)
+            is_over.wait(length)
             is_over.set()
-            for each in running:
-                each.result()
+            failed = [
+                f"a fault could not be mended: {str(error)[-ERROR_CHARACTERS_MAX:]}"
+                for each in running
+                if (error := each.exception())
+            ]
         if self._disk.locked():
             self._disk.release()
+        return failed
 
     # ------------------------------------------------------------------ after the faults
 
@@ -199,15 +206,15 @@ class Soak:
         except AssertionError:
             violations.append(
                 f"not quiet {self._plan.deadline:.0f} s after everything was healed: "
-                + "; ".join(last)
+                + "; ".join(last[:SHOWN_MAX])
             )
         took = time.monotonic() - healed_at
         result.longest_to_quiet_s = round(max(result.longest_to_quiet_s, took), 1)
         stale, copies = self._stale()
-        violations += [str(each) for each in stale[:STALE_SHOWN_MAX]]
-        violations += self._findings.wrong
+        violations += [str(each) for each in stale[:SHOWN_MAX]]
+        violations += self._findings.wrong[:SHOWN_MAX]
         for host in self._hosts:
-            violations += host.failures()[:FAILURES_SHOWN_MAX]
+            violations += host.failures()[:SHOWN_MAX]
         if self._clock.was_set:
             violations.append("the clock of this machine was set: the times cannot be compared")
         result.stale += len(stale)
@@ -216,7 +223,7 @@ class Soak:
         self._note()
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items()))
         self._say(
-            f"heal {result.heals}: quiet after {took:.1f} s (last: {'; '.join(last)}), "
+            f"heal {result.heals}: quiet after {took:.1f} s (last: {'; '.join(last[:SHOWN_MAX])}), "
             f"{copies} copies looked at, "
             f"{len(stale)} stale, {len(self._findings.wrong)} wrong receipts of "
             f"{result.receipts}, {result.rows_accepted} rows accepted; {kinds or 'no faults'}"
@@ -283,13 +290,8 @@ def sync_ages(host: Host) -> dict[str, float]:
 
 def soak(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
     """Run one in a folder of its own, telling how far it is."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    try:
-        with soaked_hosts(folder, plan.agents, plan.settings, plan.bugs) as hosts:
-            return Soak(plan, hosts, say).run()
-    finally:
-        sys.setswitchinterval(interval)
+    with soaked_hosts(folder, plan.agents, plan.settings, plan.bugs) as hosts:
+        return Soak(plan, hosts, say).run()
 
 
 def written(result: Result) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from math import inf
 from random import Random
 
@@ -14,13 +15,16 @@ from coherd.cluster import feed as feed_module
 from coherd.cluster.delivery import QUESTIONS_MAX, Delivery, Follower, Question
 from coherd.cluster.feed import Feed, Reader
 from coherd.cluster.ingest import Ingest
-from coherd.errors import JournalDamaged, NotDurable
-from coherd.journal import Block
+from coherd.errors import JournalDamaged, NotDurable, Overloaded
+from coherd.journal import Block, Write
+from coherd.journal.base import QUEUE_BYTES_MAX
 from coherd.journal.memory import MemoryJournal
-from coherd.model import Cause, Effect, Lane, Position
+from coherd.model import Batch, Cause, Effect, Lane, Origin, Position, Stream
 from coherd.replication.clock import HybridClock
+from coherd.replication.intervals import Intervals
 from coherd.replication.repair import Repair
 from coherd.replication.replica import Replica
+from coherd.wire import encode_batch
 
 
 class Parts:
@@ -31,10 +35,10 @@ class Parts:
         self.journal = MemoryJournal(now=self.clock.now, **journal)  # type: ignore[arg-type]
         assert not list(self.journal.blocks())
         self.replica = Replica()
-        repair = Repair(self.replica.vector, Random(1), lambda *_: horizon)
+        self.repair = Repair(self.replica.vector, Random(1), lambda *_: horizon)
         self.feed = Feed(self.replica, self.journal, self.clock, lambda *_: horizon)
         self.ingest = Ingest(
-            self.replica, repair, self.journal, self.feed, self.clock, HybridClock(), "a"
+            self.replica, self.repair, self.journal, self.feed, self.clock, HybridClock(), "a"
         )
         self.ingest.begin_life(7)
         self.feed.on_damage = self.ingest.damaged
@@ -263,3 +267,41 @@ async def test_a_watcher_counts_as_missing_also_after_a_restart_of_the_agent(
     await parts.journal.committed(3)
     assert not parts.journal.reopen().contents.cursors, "it does not count any more"
     nursery.cancel_scope.cancel()
+
+
+async def test_floors_that_waited_for_room_do_not_lower_those_stored_meanwhile() -> None:
+    """Else a later life would call covered what it adopted without a row, and peers believe it."""
+    parts = Parts(automatic=False)
+    parts.journal.commit()
+    stream = Stream("shop", Origin("b", 3), Lane.NORMAL)
+    batch = Batch(stream, ((1, 10),), [b"kx"] * 10)
+    parts.ingest.receive([(encode_batch(batch), 0.0)], Cause.LINK)
+    parts.journal.commit()
+    for size in (QUEUE_BYTES_MAX // 2, 1000, 1):
+        with suppress(Overloaded):
+            while True:
+                parts.journal.append_nowait(Write(members={"x": bytes(size)}))
+    parts.ingest.lose_rows(stream, Intervals([(1, 10)]))
+    parts.journal.commit()
+    parts.repair.claim("b", [(stream, Intervals([(1, 300)]))])
+    assert parts.ingest.reset(["shop"], Cause.BELOW_FLOOR)
+    parts.ingest.forget()
+    parts.journal.commit()
+    contents = parts.journal.crash().contents
+    assert contents.vector[stream] == ((1, 300),)
+    assert contents.stream_floors[stream].n == 300
+
+
+async def test_a_position_in_another_journal_is_none_of_what_a_cloned_one_holds() -> None:
+    parts = Parts()
+    for key in KEYS:
+        parts.accept(key)
+    await trio.testing.wait_all_tasks_blocked()
+    ingest = Ingest(
+        parts.replica, parts.repair, parts.journal.crash(), parts.feed, parts.clock, HybridClock(), "b"
+    )  # fmt: skip
+    assert not list(ingest._journal.blocks())[60:]
+    ingest.begin_life(9)
+    assert ingest.locate(Position("a", 7, 30)) is None
+    assert ingest.locate(Position("b", 8, 30)) == 0
+    assert [ingest.locate(ingest.write_out(n)) for n in (0, 1, 30, 60)] == [0, 1, 30, 60]
