@@ -17,8 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from servers import free_port
-
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """For SO_LINGER: a close throws away what waits, and the other end sees a reset."""
 
@@ -36,7 +34,7 @@ class Proxy:
     """Forwards from `port` to the agent's own port, in a thread of its own."""
 
     def __init__(self, target: int, agents: Sequence[Any]) -> None:
-        self.port = free_port()
+        self.port = 0
         self.target = target
         """The port that new connections are forwarded to."""
         self._agents = agents
@@ -95,7 +93,8 @@ class Proxy:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        async with await asyncio.start_server(self._serve, "127.0.0.1", self.port) as server:
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+            self.port = server.sockets[0].getsockname()[1]
             self._ready.set()
             await self._stop.wait()
             server.close()
