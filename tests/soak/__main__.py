@@ -6,6 +6,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +35,8 @@ def main() -> None:
         only=arguments.only,
     )
     started = time.monotonic()
+    # As Ctrl-C does, so that no agent and no Redis outlives it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def say(line: str) -> None:
         print(f"{time.monotonic() - started:7.1f} s  {line}", flush=True)
