@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -251,16 +251,17 @@ class Host:
                 found.update({k: int(v) for k, v in zip(part, values, strict=True) if v})
         return found
 
-    # ------------------------------------------------------------------ mending
+    # ------------------------------------------------------------------ the end
 
-    def mend(self) -> None:
-        """Bring back whatever a fault that failed may have left behind; only for the end of a soak."""
-        with suppress(ProcessLookupError):
-            self.stop_filling()
-        self.cache.close()
+    def end(self) -> None:
+        """End everything but the Redis, in whatever state it is."""
         self.agent.kill()
         if self.agent.proxy is not None:
             self.agent.proxy.close()
+        if self._filler is not None:
+            self._filler.kill()
+            self._filler.communicate()
+        self.cache.close()
 
 
 @contextmanager
@@ -279,7 +280,7 @@ def soaked_hosts(
             agent.http = f"127.0.0.1:{free_port()}"
             agents.append(agent)
             host = Host(agent, server)
-            stack.callback(host.mend)
+            stack.callback(host.end)
             hosts.append(host)
         pid_files = {agent.name: agent.pid_file for agent in agents}
         for agent in agents:

@@ -175,8 +175,10 @@ class Soak:
         ]
         with ThreadPoolExecutor(len(breakers)) as pool:
             running = [pool.submit(breaker.run) for breaker in breakers]
-            is_over.wait(length)
-            is_over.set()
+            try:
+                is_over.wait(length)
+            finally:  # also where the soak is interrupted
+                is_over.set()
             failed = [
                 f"a fault could not be mended: {str(error)[-ERROR_CHARACTERS_MAX:]}"
                 for each in running
