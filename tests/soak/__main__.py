@@ -36,7 +36,8 @@ def main() -> None:
     )
     started = time.monotonic()
     # As Ctrl-C does, so that no agent and no Redis outlives it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(end, signal.default_int_handler)
 
     def say(line: str) -> None:
         print(f"{time.monotonic() - started:7.1f} s  {line}", flush=True)
