@@ -8,9 +8,10 @@
     Datagram        what to send                                             (_messages)
     errors          SwimError ← MalformedDatagram, NotPossible               (_errors)
 
-Inside: `_hearing` weighs news, `_probe` asks, `_suspicion` and `_health` are the formulas, `_exchange`
-compares rosters, `_inquiry` asks before a name moves, `_outbox` and `_rumors` send, `_codec` reads and
-writes, `_timers` keeps the deadlines. Only the standard library is used, and nothing of it that does I/O.
+Inside: `_hearing` weighs news of others and `_standing` that of this member; `_probe` asks, `_suspicion` and
+`_health` are the formulas, `_exchange` compares rosters, `_inquiry` asks before a name moves, `_outbox` and
+`_rumors` send, `_codec` reads and writes, `_timers` keeps the deadlines. Only the standard library is used,
+and nothing of it that does I/O.
 """
 
 from coherd_membership._config import SwimConfig
