@@ -2,8 +2,8 @@
 
 Every `probe_interval` the next member in a shuffled round is asked. Without an answer within
 `probe_timeout`, a few others are asked to ask it; one that hears nothing says so (NACK), which shows that
-it is not this member that is cut off. Without any answer by the end of the interval the probe has failed.
-Both times are stretched by the local health.
+it is not this member that is cut off. When all have said so, or at the end of the interval, the probe has
+failed. Both times are stretched by the local health.
 
 A round visits everybody once in random order, so that the time to detect a crash is bounded; a new member
 enters the current round at a random place. In large clusters seven of eight probes go to members with an
@@ -210,12 +210,14 @@ class Prober:
         self._end(now, failed=False)
         return True
 
-    def refused(self, name: str, sequence: int) -> bool:
-        """Hear NACK; False for one that nobody waits for."""
+    def refused(self, name: str, sequence: int, now: float) -> bool:
+        """Hear NACK; False for one that nobody waits for. When all helpers say so the probe has failed."""
         probe = self._probe
         if probe is None or sequence != probe.sequence or name not in probe.helpers:
             return False
         probe.nacks.add(name)
+        if len(probe.nacks) == len(probe.helpers):
+            self._fail(now)
         return True
 
     def found_other(self, sequence: int, now: float) -> bool:

@@ -309,7 +309,7 @@ class Swim:
         if kind == Kind.ACK:
             expected = self._prober.acknowledged(sender, message.target, sequence, now)
         elif kind == Kind.NACK:
-            expected = self._prober.refused(sender, sequence)
+            expected = self._prober.refused(sender, sequence, now)
         elif kind == Kind.WRONG_TARGET:
             expected = self._prober.found_other(sequence, now)
         elif kind == Kind.PING_REQUEST:

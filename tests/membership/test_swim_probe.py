@@ -220,6 +220,17 @@ def test_the_answer_of_a_helper_counts_and_says_nothing_of_the_round_trip() -> N
     assert status(core, name) is Status.ALIVE
 
 
+def test_the_probe_has_failed_when_the_last_helper_has_heard_nothing_either() -> None:
+    core = prober(*OTHERS)
+    name, ping = begin(core)
+    for to, _ in asked_helpers(core):
+        assert status(core, name) is Status.ALIVE
+        payload = datagram(Kind.NACK, to.partition(":")[0], sequence=ping.sequence, target=name)
+        core.receive(payload, to, 0.9)
+    assert status(core, name) is Status.SUSPECT
+    assert core.health == 1
+
+
 def test_a_message_that_cannot_be_sent_lets_the_helpers_be_asked_at_once_and_once() -> None:
     core = prober(*OTHERS)
     name, _ = begin(core)
