@@ -28,7 +28,9 @@ def test_two_members_over_udp_find_each_other_and_one_sees_the_other_die(tmp_pat
                 command = [sys.executable, str(driver), name, str(port), *seed]
                 running.append(subprocess.Popen(command, stdout=file, stderr=file))
         for output, other in zip(outputs, "ba", strict=True):
-            poll(lambda o=output, n=other: has_seen(o, "joined", n), f"{output.name} to see {other}")
+            poll(
+                lambda o=output, n=other: has_seen(o, "joined", n), f"{output.name} to see {other}"
+            )
         running[0].send_signal(signal.SIGKILL)
         poll(lambda: has_seen(outputs[1], "died", "a"), "b to see that a died", timeout=60)
     finally:
