@@ -293,6 +293,8 @@ class Swim:
         refuted = me is not self.me and self.config.tells_suspects
         notice = self._hearing.notice_for(sender)
         answered = self._answer(message, source, now, notice)
+        if message.kind == Kind.TELL and any(news.name == me.name for news in message.news):
+            notice = None  # else two that cannot refute would tell each other so without end
         if not answered and (refuted or notice is not None):
             self._outbox.send(Kind.TELL, source, first=notice)
         if message.root != self._roster.root and message.kind != Kind.ENTRIES:

@@ -12,13 +12,15 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """For SO_LINGER: a close throws away what waits, and the other end sees a reset."""
+DO_TIMEOUT = 30.0
+"""Seconds for what a proxy is told; on a busy machine its thread may wait for a processor."""
 
 
 class Connection(NamedTuple):
@@ -57,7 +59,7 @@ class Proxy:
             self._deaf.update(names if inward else ())
             self._mute.update(names if outward else ())
 
-        self._loop.call_soon_threadsafe(cut)
+        self._do(cut)
 
     def heal(self, names: Collection[str] | None = None) -> None:
         """Forward again what comes from now on, of these agents or of all; what was open is closed."""
@@ -69,7 +71,7 @@ class Proxy:
                 for pump in connection.pumps:
                     pump.cancel()
 
-        self._loop.call_soon_threadsafe(heal)
+        self._do(heal)
 
     def reset(self, names: Collection[str]) -> None:
         """Break the connections of these agents; they may open others at once."""
@@ -81,7 +83,18 @@ class Proxy:
                     opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                     writer.transport.abort()
 
-        self._loop.call_soon_threadsafe(reset)
+        self._do(reset)
+
+    def _do(self, action: Callable[[], None]) -> None:
+        """Do something in the thread that forwards, and wait until it is done."""
+        done = threading.Event()
+
+        def act() -> None:
+            action()
+            done.set()
+
+        self._loop.call_soon_threadsafe(act)
+        assert done.wait(DO_TIMEOUT), "the proxy to do what it is told"
 
     def _of(self, names: Collection[str] | None) -> list[Connection]:
         return [each for each in self._connections if names is None or each.name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pair import acquainted, address, datagram, news, swim, tell
+from pair import Cores, acquainted, address, datagram, news, swim, tell
 
 from coherd_membership import EpochNeeded, NameTaken, Status, SwimConfig
 from coherd_membership._messages import Kind
@@ -55,3 +55,14 @@ def test_who_is_at_home_does_not_stop_because_one_other_says_so_again_and_again(
     for now in range(100):
         core.receive(taken, address("a"), float(now))
     assert not [each for each in core.events() if isinstance(each, NameTaken)]
+
+
+def test_two_that_hold_each_other_for_gone_do_not_tell_each_other_so_for_ever() -> None:
+    cores = Cores("a", "b")
+    cores.advance(3.0)
+    for one, other in ("ab", "ba"):
+        cores[one]._hearing.apply(news(other, Status.LEFT), cores.now)
+    before = len(cores.traffic)
+    cores.inject(datagram(Kind.TELL, cores["b"].me), address("b"), "a")
+    cores.advance(0.5)
+    assert 0 < len(cores.traffic) - before < 20

@@ -1,6 +1,7 @@
 """A proxy in a process of its own, so that nothing else that a soak does holds up what it forwards.
 
-Started as `-m soak.proxying TARGET NAME=PIDFILE …`: it prints its port, then obeys lines of JSON.
+Started as `-m soak.proxying TARGET NAME=PIDFILE …`: it prints its port, then obeys lines of JSON, and
+prints a line for each when it has.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +38,7 @@ class Neighbour:
 
 
 class ProxyProcess:
-    """A `Proxy` from outside; its verbs do not wait until they are carried out."""
+    """A `Proxy` from outside; its verbs, too, wait until they are carried out."""
 
     def __init__(self, target: int, pid_files: Mapping[str, Path]) -> None:
         neighbours = [f"{name}={file}" for name, file in pid_files.items()]
@@ -48,6 +50,7 @@ class ProxyProcess:
             text=True,
             bufsize=1,
         )
+        self._telling = threading.Lock()
 
     @cached_property
     def port(self) -> int:
@@ -66,7 +69,10 @@ class ProxyProcess:
 
     def _tell(self, verb: str, names: Sequence[str], **more: Any) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([verb, names, more]) + "\n")
+        assert self._process.stdout is not None
+        with self._telling:
+            self._process.stdin.write(json.dumps([verb, names, more]) + "\n")
+            self._process.stdout.readline()
 
     def close(self) -> None:
         self._process.kill()
@@ -89,6 +95,7 @@ def main() -> None:
     for line in sys.stdin:
         verb, names, more = json.loads(line)
         verbs[verb](names, **more)
+        print("done", flush=True)
 
 
 if __name__ == "__main__":
