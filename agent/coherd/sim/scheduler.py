@@ -1,0 +1,35 @@
+"""Virtual time: what happens next, in one order that is the same in every process.
+
+Simultaneous events happen in the order in which they were scheduled.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import Generic, TypeVar
+
+E = TypeVar("E")
+
+
+class Scheduler(Generic[E]):
+    """A queue of events by time in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._heap: list[tuple[float, int, E]] = []
+        self._count = 0
+
+    def add(self, at: float, event: E) -> None:
+        """Let an event happen at a time; at once if that has passed."""
+        self._count += 1
+        heappush(self._heap, (at, self._count, event))
+
+    def next(self, until: float) -> E | None:
+        """Go to the next event and give it; None when none is left until then, and time is there."""
+        heap = self._heap
+        if not heap or heap[0][0] > until:
+            self.now = until
+            return None
+        at, _, event = heappop(heap)
+        self.now = max(self.now, at)
+        return event
