@@ -44,7 +44,7 @@ class Dropped(NamedTuple):
     """News was not believed; told so that an operator hears of it."""
 
     reason: str
-    """One of the names in `Statistics`."""
+    """As `Swim.statistics` names it."""
     name: str
     """The member that the news was about."""
     source: str

@@ -44,7 +44,6 @@ EXCHANGE = ("exchange", None)
 DOWN = ("down", None)
 WANT_MAX = 50
 """Members whose metadata is asked for in one question; further names of one are not looked at."""
-ALL_BUCKETS = 2**BUCKETS - 1
 
 
 class Sequencer(Protocol):
@@ -108,9 +107,7 @@ class Exchanger:
     def ask_anybody(self, now: float) -> None:
         """Compare rosters with a random member that is there."""
         self._timers.set(EXCHANGE, now + self._interval() * self._random.uniform(0.8, 1.2))
-        members = self._roster.members
-        able = [name for name, member in members.items() if member.news.status is Status.ALIVE]
-        if able:
+        if able := self._roster.names_alive():
             self.ask(self._random.choice(able), now)
 
     def ask_down(self, now: float) -> None:

@@ -200,8 +200,7 @@ class Hearing:
         before = member.news.status if member is not None else None
         change = TRANSITIONS[before, news.status]
         member = self._roster.put(news, now)
-        self._timers.clear(("suspicion", news.name))
-        self._timers.clear(("restart", news.name))
+        self._clear_deadlines(news.name)
         if change in {Change.JOINED, Change.RETURNED} or before is None:
             self._prober.add(news.name)
         if news.status is Status.SUSPECT:
@@ -257,6 +256,11 @@ class Hearing:
         others = self._roster.alive - (member is not None and member.news.status is Status.ALIVE)
         return min(self._config.accusers, 1 + others)
 
+    def _clear_deadlines(self, name: str) -> None:
+        """Let nothing happen to a member by itself any more."""
+        self._timers.clear(("suspicion", name))
+        self._timers.clear(("restart", name))
+
     def _has_room(self, *, firsthand: bool) -> bool:
         """Tell whether one more member can be remembered; who comes itself takes the place of a name that
         was only ever told, or else of one that is gone.
@@ -266,8 +270,7 @@ class Hearing:
         name = self._roster.least_needed() if firsthand else None
         if name is None:
             return False
-        self._timers.clear(("suspicion", name))
-        self._timers.clear(("restart", name))
+        self._clear_deadlines(name)
         self._outbox.rumors.discard(name)
         self._prober.forget(name)
         self._roster.remove(name)

@@ -152,11 +152,7 @@ class Prober:
         if probe is None or probe.helpers:
             return
         self._timers.clear(PROBE)
-        able = [
-            name
-            for name, member in self._roster.members.items()
-            if member.news.status is Status.ALIVE and name != probe.name
-        ]
+        able = [name for name in self._roster.names_alive() if name != probe.name]
         helpers = self._random.sample(able, min(self._config.indirect_probes, len(able)))
         probe.helpers = frozenset(helpers)
         member = self._roster.members[probe.name]

@@ -111,13 +111,16 @@ class Roster:
         self._add_sum(name, -_sum(news))
         self._count(news.status, -1)
 
+    def names_alive(self) -> list[str]:
+        """Give the names of all others with status ALIVE."""
+        return [n for n, member in self.members.items() if member.news.status is Status.ALIVE]
+
     def least_needed(self) -> str | None:
         """Give whom to forget first: a name that was only ever told, else who has been gone the longest."""
-        gone = {Status.DEAD, Status.LEFT}
         able = [
-            (member.heard, member.news.status not in gone, member.since, name)
+            (member.heard, member.news.status < Status.DEAD, member.since, name)
             for name, member in self.members.items()
-            if not member.heard or member.news.status in gone
+            if not member.heard or member.news.status >= Status.DEAD
         ]
         return min(able)[-1] if able else None
 

@@ -21,7 +21,7 @@ from coherd_membership import Change, MemberChanged, Status, Swim
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from coherd_membership import Datagram, Event, News, SwimConfig
+    from coherd_membership import Datagram, News, SwimConfig
 
 Action: TypeAlias = Callable[[], None]
 Arrival: TypeAlias = "tuple[Node, bytes, Node]"
@@ -103,7 +103,6 @@ class World:
         self.messages = 0
         """Datagrams sent, also those that were lost."""
         self.bytes = 0
-        self.on_event: Callable[[Node, Event], None] = lambda _node, _event: None
         self.traced = 0
         """A checksum of all datagrams that arrived, of when and where; 0 until `trace` is set."""
         self.trace = False
@@ -131,10 +130,7 @@ class World:
                 if node.stall is not None:
                     node.inbox.append((payload, source.address))
                     continue
-                if self.trace:
-                    self._trace(node, payload)
-                node.swim.receive(payload, source.address, scheduler.now)
-                self._settle(node)
+                self._deliver(node, payload, source.address)
             elif type(event) is Node:
                 event.armed = None
                 if event.is_up and event.stall is not Stall.FROZEN:
@@ -227,12 +223,16 @@ class World:
         self._settle(node)
         for payload, source in inbox:
             self.events += 1
-            if self.trace:
-                self._trace(node, payload)
-            node.swim.receive(payload, source, self.now)
-            self._settle(node)
+            self._deliver(node, payload, source)
 
     # ------------------------------------------------------------------ between them
+
+    def _deliver(self, node: Node, payload: bytes, source: str) -> None:
+        """Let a member hear a datagram."""
+        if self.trace:
+            self._trace(node, payload)
+        node.swim.receive(payload, source, self.now)
+        self._settle(node)
 
     def _settle(self, node: Node) -> None:
         """Send what a member wants to send, note what it saw, and set its timer."""
@@ -245,7 +245,6 @@ class World:
         for event in swim.events():
             if type(event) is MemberChanged:
                 self._note(node, event)
-            self.on_event(node, event)
         due = swim.next_timer()
         if due is not None and (node.armed is None or due < node.armed):
             node.armed = due
