@@ -20,6 +20,9 @@ class Clock(Protocol):
     def wall_ms(self) -> int:
         """Give the wall-clock time in milliseconds since 1970."""
 
+    def wall_us(self) -> int:
+        """Give the same in microseconds."""
+
 
 class BootClock:
     """The real clock, going on from the running time that the journal remembers."""
@@ -36,6 +39,10 @@ class BootClock:
         """Give the wall-clock time in milliseconds since 1970."""
         return time.time_ns() // 1_000_000
 
+    def wall_us(self) -> int:
+        """Give the same in microseconds."""
+        return time.time_ns() // 1_000
+
 
 class ManualClock:
     """The twin: stands still until it is moved."""
@@ -50,3 +57,7 @@ class ManualClock:
     def wall_ms(self) -> int:
         """Give milliseconds since 1970, as if that had been at running time 0."""
         return int(self.time * 1000)
+
+    def wall_us(self) -> int:
+        """Give the same in microseconds."""
+        return int(self.time * 1_000_000)

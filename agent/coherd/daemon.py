@@ -87,11 +87,15 @@ async def run(
                 ]
                 agent.start()
                 _log_start(agent)
-                agent.membership.on_left = lambda: signal.raise_signal(signal.SIGTERM)
+                agent.operators.on_left = lambda: signal.raise_signal(signal.SIGTERM)
                 started(agent)
                 await stop.wait()
                 log.info("stopping")
-                await agent.membership.tell_stop()
+                if config.on_stop == "leave":
+                    agent.operators.on_left = lambda: None  # it is stopping already
+                    await agent.operators.leave()
+                else:
+                    await agent.operators.tell_stop()
                 async with trio.open_nursery() as stopping:
                     for server in servers:
                         stopping.start_soon(server.stop, STOP_GRACE)

@@ -84,8 +84,9 @@ STREAMS_MAX = _limit("STREAMS_MAX", 10_000, "streams, or origins, of one message
 RANGES_MAX = _limit("RANGES_MAX", 20_000, "ranges of all sets of numbers of one message")
 """Twice what the answer to a Fetch of 10,000 rows can have beside what is retained."""
 DOTS_MAX = _limit("DOTS_MAX", 10_000, "ranges of rows of one GetReceipt or Applied")
-MEMBERS_MAX = _limit("MEMBERS_MAX", 10_000, "members of one Join")
-FORGOTTEN_MAX = _limit("FORGOTTEN_MAX", 10_000, "forgotten agents of one Join")
+MEMBERS_MAX = _limit("MEMBERS_MAX", 10_000, "members of a cluster that are remembered", "counted")
+JOIN_SEEDS_MAX = _limit("JOIN_SEEDS_MAX", 100, "seeds of one `coherd join`")
+DATAGRAMS_MAX = _limit("DATAGRAMS_MAX", 1_000, "messages about membership in one Exchange")
 BUCKETS = _limit("BUCKETS", 64, "buckets of one Compare")
 WATCH_NAMESPACES_MAX = _limit("WATCH_NAMESPACES_MAX", 1_000, "namespaces of one Watch")
 

@@ -99,6 +99,17 @@ class Position(NamedTuple):
         return position
 
 
+class HandlerInfo(NamedTuple):
+    """A cache on an agent's host, and what can be done with it."""
+
+    kind: str
+    """What it is: redis, memory …"""
+    namespace: str
+    """Whose rows it applies."""
+    tags: bool
+    """Whether it finds copies by tag; else a tag drops the whole namespace."""
+
+
 Range = tuple[int, int]
 """First and last number, both included."""
 

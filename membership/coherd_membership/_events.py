@@ -25,6 +25,12 @@ class MetaChanged(NamedTuple):
     meta: bytes
 
 
+class Evicted(NamedTuple):
+    """Nothing is known of a name any more, because a member that spoke up needed the room."""
+
+    name: str
+
+
 class NameTaken(NamedTuple):
     """Another live member has this name and had it first: this one has to stop."""
 
@@ -78,4 +84,4 @@ class EventLog:
         return events
 
 
-Event: TypeAlias = MemberChanged | MetaChanged | NameTaken | EpochNeeded | Dropped
+Event: TypeAlias = MemberChanged | MetaChanged | Evicted | NameTaken | EpochNeeded | Dropped

@@ -14,12 +14,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coherd_membership import _suspicion
-from coherd_membership._events import MemberChanged
+from coherd_membership._events import Evicted, MemberChanged
 from coherd_membership._inquiry import takes_away
 from coherd_membership._member import TRANSITIONS, Change, Status, merge, order
 from coherd_membership._messages import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coherd_membership._config import SwimConfig
     from coherd_membership._events import EventLog
     from coherd_membership._exchange import Exchanger
@@ -50,6 +52,7 @@ class Hearing:
         inquiries: Inquiries,
         standing: Standing,
         log: EventLog,
+        admits: Callable[[str, str], bool],
     ) -> None:
         self._config = config
         self._roster = roster
@@ -60,6 +63,7 @@ class Hearing:
         self._inquiries = inquiries
         self._standing = standing
         self._log = log
+        self._admits = admits
 
     # ------------------------------------------------------------------ at the beginning
 
@@ -274,20 +278,24 @@ class Hearing:
         self._outbox.rumors.discard(name)
         self._prober.forget(name)
         self._roster.remove(name)
+        self._log.add(Evicted(name))
         return True
 
     # ------------------------------------------------------------------ doubting
 
     def _is_poison(self, news: News, teller: str) -> bool:
-        """Tell whether nobody can have said this honestly, and count it.
+        """Tell whether nobody can have said this honestly, or meant a member by it, and count it.
 
         The limit of incarnations is the same for everybody: were it relative to what is known, a liar could
         go beyond it in steps, and whoever comes anew would not believe those who went with it.
         """
         config = self._config
-        if news.incarnation <= config.incarnation_ahead_max and news.epoch <= config.epoch_max:
+        if news.incarnation > config.incarnation_ahead_max or news.epoch > config.epoch_max:
+            self._log.drop("poison", news.name, teller)
+        elif news.status is not Status.LEFT and not self._admits(news.name, news.address):
+            self._log.drop("nowhere", news.name, teller)
+        else:
             return False
-        self._log.drop("poison", news.name, teller)
         return True
 
     def _refuted(self, inquiry: Inquiry, word: News) -> None:

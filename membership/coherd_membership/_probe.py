@@ -18,7 +18,7 @@ from coherd_membership._member import Status
 from coherd_membership._messages import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from random import Random
 
     from coherd_membership._config import SwimConfig
@@ -76,6 +76,7 @@ class Prober:
         health: Health,
         random: Random,
         judge: Judge,
+        admits: Callable[[str, str], bool],
     ) -> None:
         self._config = config
         self._roster = roster
@@ -84,6 +85,7 @@ class Prober:
         self._health = health
         self._random = random
         self._judge = judge
+        self._admits = admits
         self._sequence = random.getrandbits(31)
         self._probe: Probe | None = None
         self._round: list[str] = []
@@ -290,7 +292,7 @@ class Prober:
 
     def relay(self, source: str, sequence: int, target: str, address: str, now: float) -> None:
         """Ask a member on behalf of another."""
-        if not address or len(self._relays) >= RELAYS_MAX:
+        if not address or not self._admits(target, address) or len(self._relays) >= RELAYS_MAX:
             return
         own = self.next_sequence()
         self._relays[own] = Relay(source, sequence, target)

@@ -62,11 +62,13 @@ class Swim:
         random: Random,
         meta: bytes = b"",
         known: Iterable[News] = (),
+        admits: Callable[[str, str], bool] = lambda _name, _address: True,
     ) -> None:
         """`address` is where others reach this member; `known` is what an earlier life knew of others.
 
-        Raises ValueError for a name, address or metadata that is too long, and for an epoch that nobody
-        would believe.
+        `admits(name, address)` tells whether a member can be called so and be reached there: news of any
+        other is dropped, and nobody is asked at such an address. Raises ValueError for a name, address or
+        metadata that is too long, and for an epoch that nobody would believe.
         """
         for text in (name, address):
             if not 0 < len(text.encode()) <= TEXT_BYTES_MAX:
@@ -80,7 +82,7 @@ class Swim:
         self._health = Health(config)
         self._outbox = Outbox(config, self._roster, self._label)
         self._prober = Prober(
-            config, self._roster, self._outbox, self._timers, self._health, random, self
+            config, self._roster, self._outbox, self._timers, self._health, random, self, admits
         )
         self._exchanger = Exchanger(
             config, self._roster, self._outbox, self._timers, random, self._prober
@@ -93,6 +95,7 @@ class Swim:
         self._hearing = Hearing(
             config, self._roster, self._outbox, self._timers, self._prober, self._exchanger,
             Inquiries(config, self._outbox, self._timers, self._prober), self._standing, self._log,
+            admits,
         )  # fmt: skip
         self._due: dict[str, Callable[[Any, float], None]] = {
             "period": lambda _, now: self._prober.begin(now),

@@ -50,7 +50,10 @@ class VirtualClock:
         return self._time.now() + self._offset
 
     def wall_ms(self) -> int:
-        return 1_790_000_000_000 + int(self._time.now() * 1000)
+        return self.wall_us() // 1000
+
+    def wall_us(self) -> int:
+        return 1_790_000_000_000_000 + int(self._time.now() * 1_000_000)
 
 
 class Host:
@@ -149,7 +152,7 @@ async def hosts(count: int, **settings: Any) -> AsyncIterator[list[Host]]:
 
 def is_whole(host: Host, count: int) -> bool:
     """Whether the host is ready and linked with everybody."""
-    return not host.agent.reasons() and len(host.agent.membership.peers) == count - 1
+    return not host.agent.reasons() and len(host.agent.linking.peers) == count - 1
 
 
 async def until(probe: Callable[[], bool], timeout: float = 120.0) -> None:

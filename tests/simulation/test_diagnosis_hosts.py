@@ -41,7 +41,7 @@ def config_of(host: Host, *seeds: str) -> None:
 async def test_where_all_is_well_every_finding_says_so(autojump_clock: MockClock) -> None:
     async with hosts(3) as (one, two, _):
         one.fill([b"a", b"b"])
-        for host, seed in ((one, "this agent itself"), (two, "host-1, coherd ")):
+        for host, seed in ((one, "this agent itself"), (two, "host-1")):
             found = await diagnosed(host)
             assert {f.severity for fs in found.values() for f in fs} == {Severity.OK}
             assert [f.text for f in found["seed"]] == [seed]
@@ -59,7 +59,7 @@ async def test_seeds_that_do_not_answer_are_told_apart(autojump_clock: MockClock
         config_of(two, "10.0.0.1", "10.0.0.2", "10.0.0.9")
         texts = {f.name: (f.severity, f.text) for f in (await diagnosed(two))["seed"]}
         assert texts == {
-            "10.0.0.1:4373": (Severity.OK, "host-1, coherd "),
+            "10.0.0.1:4373": (Severity.OK, "host-1"),
             "10.0.0.2:4373": (Severity.OK, "this agent itself"),
             "10.0.0.9:4373": (Severity.WARNING, "connection refused"),
         }
@@ -79,8 +79,8 @@ async def test_a_clock_that_is_far_ahead_and_another_version_are_warnings(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with hosts(3) as (one, two, _):
-        wall = two.agent.clock.wall_ms
-        monkeypatch.setattr(two.agent.clock, "wall_ms", lambda: wall() + 60_000)
+        wall = two.agent.clock.wall_us
+        monkeypatch.setattr(two.agent.clock, "wall_us", lambda: wall() + 60_000_000)
         one.agent.roster.me = replace(one.agent.roster.me, version="0.2.0", protocol_max=2)
         found = await diagnosed(one)
         ahead, same = found["clock"]
@@ -98,10 +98,10 @@ async def test_members_that_are_away_and_caches_that_fail_are_named(
     autojump_clock: MockClock,
 ) -> None:
     async with hosts(3) as (one, two, three):
-        await two.agent.membership.tell_stop()
+        await two.agent.operators.tell_stop()
         two.crash()
         three.crash()
-        await until(lambda: one.agent.roster.members["host-3"].state is State.UNREACHABLE)
+        await until(lambda: one.agent.roster.members["host-3"].state is State.DEAD)
         one.cache.fail_next(10_000)
         await one.invalidate([b"a"])
         await until(lambda: not one.agent.delivery.handlers[0].connected)

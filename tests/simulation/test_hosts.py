@@ -54,7 +54,7 @@ async def test_members_stop_counting_as_alive_and_receipts_stop_waiting_for_them
         outcome = await one.invalidate(KEYS, wait=cache.WAIT_REGION)
         assert not outcome.is_complete
         assert outcome.receipt.missing == ["host-3"]
-        await until(lambda: one.agent.roster.members["host-3"].state is State.UNREACHABLE)
+        await until(lambda: one.agent.roster.members["host-3"].state is State.DEAD)
         start = trio.current_time()
         outcome = await one.invalidate(KEYS, wait=cache.WAIT_REGION)
         assert outcome.receipt.missing == ["host-3"]
@@ -88,7 +88,7 @@ async def test_both_sides_of_a_partition_go_on_and_become_equal_after_the_heal(
         for left in (one, two):
             for right in (three, four):
                 one.network.cut(left.address, right.address)
-        await until(lambda: len(one.agent.membership.peers) == 1)
+        await until(lambda: len(one.agent.linking.peers) == 1)
         for host in all_:
             host.fill(KEYS)
         await one.invalidate(KEYS[:10])

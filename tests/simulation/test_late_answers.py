@@ -45,8 +45,8 @@ async def test_who_is_asked_again_too_late_is_given_no_time_and_the_caller_its_a
 ) -> None:
     async with hosts(2) as (one, two):
         two.cache.fail_next(10_000)
-        peer = Late(one.agent.membership.peers["host-2"], autojump_clock, ends=ends)
-        one.agent.membership.peers["host-2"] = peer
+        peer = Late(one.agent.linking.peers["host-2"], autojump_clock, ends=ends)
+        one.agent.linking.peers["host-2"] = peer
         outcome = await one.invalidate([b"a"], wait=cache.WAIT_REGION)
         assert outcome.receipt.missing == ["host-2"]
         assert 0 < peer.asked[0] <= 2.5

@@ -112,7 +112,7 @@ async def test_a_crash_while_it_is_catching_up_does_not_spare_it_the_reset(
         await all_[4].start()
         await wait(30)  # two of five are not enough
         assert all_[4].agent.healing
-        assert all_[4].agent.membership.peers
+        assert all_[4].agent.linking.peers
         all_[4].crash()
         for host in all_[:3]:
             await host.start()

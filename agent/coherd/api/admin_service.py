@@ -5,10 +5,12 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, cast
 
+from coherd.api.checks import seeds_of
 from coherd.api.receipts import DURABILITIES, encode_seen
 from coherd.cluster.diagnosis import Diagnosis
 from coherd.cluster.ingest import NamespaceCounts
 from coherd.cluster.roster import State
+from coherd.errors import RpcFailed
 from coherd.v1 import admin_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -64,26 +66,49 @@ class AdminService:
         findings = await Diagnosis(self._agent).run()
         return pb.DiagnoseResponse(findings=map(encode_finding, findings))
 
+    async def Join(self, request: pb.JoinRequest, _call: Call) -> pb.JoinResponse:  # noqa: N802
+        """Ask further agents who is in the cluster."""
+        seeds = seeds_of(request)
+        answers = await self._agent.operators.join(seeds)
+        return pb.JoinResponse(
+            seeds=[
+                pb.JoinedSeed(seed=seed, error=answer.details or answer.code)
+                if isinstance(answer, RpcFailed)
+                else pb.JoinedSeed(seed=seed, name=answer)
+                for seed, answer in zip(seeds, answers, strict=True)
+            ],
+            members_known=1 + len(self._agent.roster.members),
+        )
+
     async def Forget(self, request: pb.ForgetRequest, _call: Call) -> pb.ForgetResponse:  # noqa: N802
         """Strike an agent that will not come back from every roster."""
         agent = self._agent
-        member = agent.membership.forget(request.name)
+        member = agent.operators.forget(request.name)
         return pb.ForgetResponse(member=encode_seen(member.info, member, agent.clock.now()))
 
     async def Leave(self, _request: pb.LeaveRequest, _call: Call) -> pb.LeaveResponse:  # noqa: N802
         """Take this agent out of the cluster for good, and stop it."""
-        told, missed = await self._agent.membership.leave()
+        told, missed = await self._agent.operators.leave()
         return pb.LeaveResponse(told=told, missed=missed)
 
     def _members(self) -> Iterator[types_pb2.Member]:
         agent = self._agent
         now = agent.clock.now()
         yield encode_seen(agent.roster.me, None, now)
-        for _, member in sorted(agent.roster.members.items()):
-            links = agent.spreading.links.get(member.info.name)
+        for name, member in sorted(agent.roster.members.items()):
             seen = encode_seen(member.info, member, now)
-            seen.round_trip_us = int(links[1].round_trip * 1e6) if links else 0
+            seen.round_trip_us = int(self._round_trip(name) * 1e6)
+            if offset := agent.exchanging.offsets.get(name):
+                seen.clock_offset_min_us, seen.clock_offset_max_us = offset.least, offset.most
             yield seen
+
+    def _round_trip(self, name: str) -> float:
+        """Give the smoothed seconds of the link to a member, else of the last probe; 0 while unknown."""
+        agent = self._agent
+        if (links := agent.spreading.links.get(name)) and links[1].round_trip:
+            return links[1].round_trip
+        probed = agent.membership.swim.members.get(name) if agent.membership.swim else None
+        return (probed.round_trip or 0.0) if probed else 0.0
 
     def _namespaces(self, now: float) -> Iterator[pb.NamespaceStatus]:
         agent = self._agent

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coherd.config.address import seed
+from coherd.config.values import WrongValue
 from coherd.errors import InvalidRequest
-from coherd.limits import BATCH_ROWS_MAX, NUMBER_MAX, SELECTOR_BYTES_MAX, TIMEOUT_MAX
+from coherd.limits import (
+    BATCH_ROWS_MAX,
+    JOIN_SEEDS_MAX,
+    NUMBER_MAX,
+    SELECTOR_BYTES_MAX,
+    TIMEOUT_MAX,
+)
 from coherd.model import EVERYTHING, NAMESPACE_PATTERN, Selector
 
 if TYPE_CHECKING:
@@ -14,6 +22,7 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
     from coherd.v1 import cache_service_pb2 as pb
+    from coherd.v1.admin_service_pb2 import JoinRequest
 
 
 def check_namespace(name: str) -> None:
@@ -61,6 +70,18 @@ def versions_of(request: pb.InvalidateRequest, rows: int) -> Sequence[int] | Non
     if max(request.versions) > NUMBER_MAX:
         raise InvalidRequest(f"a version beyond {NUMBER_MAX}")
     return list(request.versions)
+
+
+def seeds_of(request: JoinRequest) -> list[str]:
+    """Give the addresses that a request names, each with a port."""
+    if not 1 <= len(request.seeds) <= JOIN_SEEDS_MAX:
+        raise InvalidRequest(
+            f"{len(request.seeds)} seeds: 1 to {JOIN_SEEDS_MAX} are due in one request"
+        )
+    try:
+        return [str(seed(text)) for text in request.seeds]
+    except WrongValue as error:
+        raise InvalidRequest(str(error)) from None
 
 
 def timeout_of(duration: Duration | None, default: float) -> float:

@@ -152,6 +152,45 @@ class Exporter:
             ),
         )
 
+        offsets = {n: o for n, o in sorted(agent.exchanging.offsets.items()) if n in members}
+        yield gauge(
+            "coherd_member_clock_offset_seconds",
+            "How far the member's wall clock is ahead of this host's, at least and at most.",
+            ("member", "bound"),
+            [
+                ((name, bound), microseconds / 1e6)
+                for name, offset in offsets.items()
+                for bound, microseconds in (("least", offset.least), ("most", offset.most))
+            ],
+        )
+        yield from self._membership()
+
+    def _membership(self) -> Iterator[Family]:
+        membership = self._agent.membership
+        swim = membership.swim
+        statistics = swim.statistics() if swim is not None else {}
+        yield gauge(
+            "coherd_membership_health",
+            "Local health of the agent as an observer: 0 is well, 8 is slow and trusted by itself least.",
+            (),
+            one(None if swim is None else swim.health),
+        )
+        for what in ("sent", "received", "sent_bytes"):
+            noun = "Bytes" if what.endswith("bytes") else "Messages"
+            way = "received" if what == "received" else "sent"
+            yield counter(
+                f"coherd_membership_{what}_total",
+                f"{noun} about membership {way}.",
+                (),
+                one(statistics.get(what, 0)),
+            )
+        yield counter(
+            "coherd_membership_dropped_total",
+            "News about members that was not believed, and messages that could not be read, by reason.",
+            ("reason",),
+            (((reason,), number) for reason, number in membership.dropped.items()),
+        )
+
     def _links(self) -> Iterator[Family]:
         agent = self._agent
         now = agent.clock.now()

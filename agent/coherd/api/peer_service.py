@@ -13,11 +13,10 @@ from coherd.net.peer import LinkReply
 from coherd.net.peer_codec import (
     OriginTable,
     decode_buckets,
+    decode_datagrams,
     decode_dots,
-    decode_forgotten,
     decode_have,
     decode_member,
-    decode_members,
     decode_origin_message,
     decode_parcels,
     decode_streams,
@@ -43,25 +42,18 @@ class PeerService:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
-    async def Join(self, request: pb.JoinRequest, _call: Call) -> pb.JoinResponse:  # noqa: N802
-        """Take a member in."""
-        members = decode_members(request.members)
-        forgotten = decode_forgotten(request.forgotten)
-        me = decode_member(request.me)
-        reply = self._endpoint.join(request.cluster, me, members, forgotten)
-        return pb.JoinResponse(
-            me=encode_member(reply.me),
-            members=[encode_member(member) for member in reply.members],
-            epoch=reply.epoch,
-            forgotten=[encode_origin(origin) for origin in reply.forgotten],
-            wall_ms=reply.wall_ms,
-        )
-
-    async def Stop(self, request: pb.StopRequest, _call: Call) -> pb.StopResponse:  # noqa: N802
-        """Hear that an agent stops."""
+    async def Exchange(  # noqa: N802
+        self, request: pb.ExchangeRequest, _call: Call
+    ) -> pb.ExchangeResponse:
+        """Carry messages about who is in the cluster."""
         sender = decode_origin_message(request.sender)
-        self._endpoint.stop(request.cluster, sender, leaving=request.leaving)
-        return pb.StopResponse()
+        datagrams = decode_datagrams(request.datagrams)
+        reply = self._endpoint.exchange(request.cluster, sender, request.address, datagrams)
+        return pb.ExchangeResponse(
+            responder=encode_origin(reply.responder),
+            datagrams=reply.datagrams,
+            wall_us=reply.wall_us,
+        )
 
     async def Link(self, call: StreamCall) -> None:  # noqa: N802
         """Take the rows that a peer spreads for as long as it is there."""

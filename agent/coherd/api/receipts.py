@@ -25,8 +25,9 @@ DURABILITIES = {
 }
 STATES = {
     State.ALIVE: types_pb2.MEMBER_STATE_ALIVE,
-    State.UNREACHABLE: types_pb2.MEMBER_STATE_UNREACHABLE,
+    State.SUSPECT: types_pb2.MEMBER_STATE_SUSPECT,
     State.RESTARTING: types_pb2.MEMBER_STATE_RESTARTING,
+    State.DEAD: types_pb2.MEMBER_STATE_DEAD,
 }
 
 
@@ -59,6 +60,7 @@ def encode_seen(info: MemberInfo, member: Member | None, now: float) -> types_pb
     seen.state = STATES[member.state] if member else types_pb2.MEMBER_STATE_ALIVE
     if member:
         seen.state_age_ms = int((now - member.since) * 1000)
+        seen.linked = member.is_linked
     return seen
 
 

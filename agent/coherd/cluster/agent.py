@@ -16,14 +16,17 @@ import trio
 
 from coherd.cluster.delivery import Delivery, Follower
 from coherd.cluster.endpoint import Endpoint
+from coherd.cluster.exchanging import Exchanging
 from coherd.cluster.feed import Feed, arrival_of
 from coherd.cluster.healing import Healing
 from coherd.cluster.ingest import Ingest
 from coherd.cluster.invalidating import Invalidating
+from coherd.cluster.linking import Linking
 from coherd.cluster.membership import Membership
+from coherd.cluster.operators import Operators
 from coherd.cluster.repairing import Repairing
 from coherd.cluster.retaining import Retaining
-from coherd.cluster.roster import Roster, State
+from coherd.cluster.roster import Roster
 from coherd.cluster.spreading import Spreading
 from coherd.config import DEFAULTS
 from coherd.errors import NotDurable, Overloaded
@@ -97,10 +100,16 @@ class Agent:
             needed=not journal.contents.clean,
         )
         self.spreading = Spreading(self.roster, clock)
+        self.linking = Linking(self.roster, self.spreading, dial, random, nursery)
+        self.exchanging = Exchanging(self.roster, self.linking, dial, clock, nursery)
         self.membership = Membership(
-            self.roster, self.spreading, [str(seed) for seed in config.join], dial, random, nursery
+            config, self.roster, self.linking, self.exchanging, clock, random, nursery
         )
-        self.membership.on_epoch = self._outbid
+        self.membership.on_epoch = self._begin_life
+        self.membership.is_ready = lambda: not self.reasons()
+        self.operators = Operators(
+            self.roster, self.linking, self.exchanging, self.membership, clock
+        )
         self.delivery = Delivery(
             self.feed,
             self.ingest.locate,
@@ -111,13 +120,13 @@ class Agent:
             self.ingest.remember_watcher,
         )
         self.repairing = Repairing(
-            self.ingest, self.repair, self.freshness, self.roster, self.membership, clock, random,
+            self.ingest, self.repair, self.freshness, self.roster, self.linking, clock, random,
             nursery,
         )  # fmt: skip
-        self.repairing.alone = config.join_alone
+        self.repairing.is_alone = lambda: config.join_alone or not self.membership.has_seeds
         self.repairing.on_synced = self._healing.look
         self.invalidating = Invalidating(
-            self.ingest, journal, self.spreading, self.delivery, self.roster, self.membership
+            self.ingest, journal, self.spreading, self.delivery, self.roster, self.linking
         )
         self.endpoint = Endpoint(
             config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
@@ -130,6 +139,8 @@ class Agent:
         """Begin to bring rows to caches; before peers can ask whether they are applied here."""
         for handler in handlers:
             self.delivery.start(handler)
+        infos = tuple(handler.info for handler in handlers)
+        self.roster.me = replace(self.roster.me, handlers=infos)
         for key, position in self.ingest.watchers().items():
             self.delivery.went_away(Follower(key.rpartition(" ")[0], watched(key), position))
 
@@ -144,18 +155,16 @@ class Agent:
         self._nursery.start_soon(self.retaining.run, self.ingest)
         self._nursery.start_soon(self._note_running_time)
 
-    def _outbid(self, known: int) -> None:
-        """A peer knows a later life of this name than this one: begin one that is later still."""
-        if known <= self.roster.me.epoch:
-            return
+    def _begin_life(self, known: int) -> int | None:
+        """Begin a life later than `known`, because this one counts no more; None where it can't be now."""
         try:
             epoch = draw_epoch(self.clock.wall_ms(), [self.roster.me.epoch], known)
             self.ingest.begin_life(epoch)
         except (ValueError, Overloaded, NotDurable) as error:
-            log.error("a peer knows a later epoch of this name", known=known, error=str(error))
-            return
-        log.warning("new epoch: a peer knows a later one", known=known, epoch=epoch)
+            log.error("no new epoch can be taken", known=known, error=str(error))
+            return None
         self.roster.me = replace(self.roster.me, epoch=epoch)
+        return epoch
 
     @property
     def damages(self) -> list[str]:
@@ -173,7 +182,7 @@ class Agent:
         if error := self.journal.error:
             reasons.append(f"the journal is closed: {error}")
         if self.freshness.is_catching_up:
-            if self.membership.has_seeds and not self.membership.seed_answered:
+            if self.membership.has_seeds and not self.membership.has_joined:
                 reasons.append(
                     "no seed answers: check `join`, or set `join_alone = true` for a first agent"
                 )
@@ -195,8 +204,9 @@ class Agent:
         """Tell whether nobody is reachable where a bound needs others: half of all, this agent included."""
         names = {DEFAULTS, *self.config.namespaces}
         is_bound = any(self.config.namespace(name).staleness_bound is not None for name in names)
-        states = [member.state for member in self.roster.members.values()]
-        return is_bound and len(states) > 1 and all(s is State.UNREACHABLE for s in states)
+        now = self.clock.now()
+        away = [member.is_away(now) for member in self.roster.members.values()]
+        return is_bound and len(away) > 1 and all(away)
 
     def _restore(self) -> None:
         """Take in what the journal remembers."""

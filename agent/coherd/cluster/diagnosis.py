@@ -20,6 +20,7 @@ from coherd.cluster.roster import State
 from coherd.config.values import brief, printable
 from coherd.errors import HandlerFailed, RpcFailed
 from coherd.journal import Durability
+from coherd.model import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from coherd.cluster.roster import Member
     from coherd.config import Address, AgentConfig
     from coherd.handlers import Survey
-    from coherd.net.peer import JoinReply, MemberInfo
+    from coherd.net.peer import MemberInfo
 
 PART_TIMEOUT = 8.0
 """Seconds for one part."""
@@ -129,36 +130,29 @@ class Diagnosis:
         seeds = self._agent.config.join
         if not seeds:
             return [fine("seed", "", "`join` names none: this is a first agent")]
-        answers: dict[Address, JoinReply | RpcFailed | None] = {}
+        answers: dict[Address, Origin | RpcFailed] = {}
         async with trio.open_nursery() as nursery:
             for seed in seeds:
                 nursery.start_soon(self._ask_seed, seed, answers)
-        others = [a for a in answers.values() if a is not None and not isinstance(a, RpcFailed)]
+        me = self._me
+        others = [a for a in answers.values() if a != me and not isinstance(a, RpcFailed)]
         alone = not others and not self._agent.config.join_alone
         return [await self._seed(seed, answers[seed], alone=alone) for seed in seeds]
 
-    async def _ask_seed(
-        self, seed: Address, answers: dict[Address, JoinReply | RpcFailed | None]
-    ) -> None:
+    async def _ask_seed(self, seed: Address, answers: dict[Address, Origin | RpcFailed]) -> None:
         async with self._limiter:
-            peer = self._agent.membership.dial(str(seed))
             try:
-                answers[seed] = await self._agent.membership.ask(peer)
+                answers[seed] = await self._agent.operators.identify(str(seed))
             except RpcFailed as error:
                 answers[seed] = error
-            finally:
-                with trio.CancelScope(shield=True):
-                    await peer.aclose()
 
-    async def _seed(
-        self, seed: Address, answer: JoinReply | RpcFailed | None, *, alone: bool
-    ) -> Finding:
+    async def _seed(self, seed: Address, answer: Origin | RpcFailed, *, alone: bool) -> Finding:
         """Say what a seed answered; with `alone` no other one does."""
         name = str(seed)
-        if answer is None:
+        if answer == self._me:
             return fine("seed", name, "this agent itself")
         if not isinstance(answer, RpcFailed):
-            return fine("seed", name, f"{answer.me.name}, coherd {answer.me.version}")
+            return self._answered(name, answer)
         if answer.code in {"FAILED_PRECONDITION", "ALREADY_EXISTS", "PERMISSION_DENIED"}:
             text, _, remedy = answer.details.rpartition(": ")
             return broken("seed", name, f"it refuses this agent: {printable(text)}", remedy)
@@ -169,6 +163,18 @@ class Diagnosis:
         if alone:
             return broken("seed", name, obstacle.text, obstacle.remedy)
         return warning("seed", name, obstacle.text, obstacle.remedy)
+
+    def _answered(self, seed: str, found: Origin) -> Finding:
+        if found.name == self._me.name:
+            text = f"another agent is called {found.name} too"
+            return broken("seed", seed, text, "choose another `name` for one of the two")
+        member = self._agent.roster.members.get(found.name)
+        version = f", coherd {member.info.version}" if member and member.info.version else ""
+        return fine("seed", seed, f"{found.name}{version}")
+
+    @property
+    def _me(self) -> Origin:
+        return Origin(self._agent.roster.me.name, self._agent.roster.me.epoch)
 
     # ------------------------------------------------------------------ members
 
@@ -190,14 +196,13 @@ class Diagnosis:
         self, name: str, member: Member, links: dict[str, Finding], clocks: dict[str, Finding]
     ) -> None:
         agent = self._agent
-        peer = agent.membership.peers.get(name)
-        if peer is None:
+        if name not in agent.linking.peers:
             links[name] = self._away(name, member)
             return
         async with self._limiter:
-            sent, began = agent.clock.wall_ms(), agent.clock.now()
+            began = agent.clock.now()
             try:
-                reply = await agent.membership.ask(peer)
+                await agent.operators.identify(member.info.address)
             except RpcFailed as error:
                 text = f"the link is open, and a question failed: {printable(str(error))}"
                 links[name] = warning("link", name, text, "see the log of both agents")
@@ -205,8 +210,9 @@ class Diagnosis:
             trip = agent.clock.now() - began
         smoothed = agent.spreading.links[name][1].round_trip if name in agent.spreading.links else 0
         links[name] = fine("link", name, f"round trip {(smoothed or trip) * 1000:.1f} ms")
-        if reply is not None and reply.wall_ms:
-            clocks[name] = offset_of(name, (reply.wall_ms - sent) / 1000 - trip / 2, trip / 2)
+        if offset := agent.exchanging.offsets.get(name):
+            middle, doubt = (offset.most + offset.least) / 2, (offset.most - offset.least) / 2
+            clocks[name] = offset_of(name, middle / 1e6, doubt / 1e6)
 
     def _away(self, name: str, member: Member) -> Finding:
         seconds = f"{self._agent.clock.now() - member.since:.0f} s"

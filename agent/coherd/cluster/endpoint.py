@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from coherd.cluster.admitting import admits
+from coherd.cluster.roster import State
 from coherd.errors import InvalidRequest, JournalDamaged, RpcFailed
 from coherd.limits import BATCH_ROWS_MAX
-from coherd.model import Cause
+from coherd.model import Cause, Origin
 from coherd.net.peer import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
+    ExchangeReply,
     FetchPart,
     HaveReply,
-    JoinReply,
     RootReply,
     StreamsPage,
 )
 from coherd.replication.ahead import check_ahead
-from coherd.replication.clock import is_far_ahead
 from coherd.replication.intervals import Intervals
 from coherd.replication.repair import Answer, answer
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from coherd.cluster.repairing import Repairing
     from coherd.cluster.roster import Roster
     from coherd.journal import Journal
-    from coherd.model import Origin, Stream
+    from coherd.model import Stream
     from coherd.net.peer import Have, MemberInfo, Parcel, StreamRange
     from coherd.replication.freshness import Freshness
     from coherd.replication.repair import Repair
@@ -83,53 +84,31 @@ class Endpoint:
         self._delivery = delivery
         self._clock = clock
         self._fetches = 0
-        self.epochs_ahead = 0
-        """How often a member showed an epoch that lies far ahead of the local clock."""
 
     @property
     def me(self) -> MemberInfo:
         """What this agent says of itself."""
         return self._roster.me
 
-    def join(
-        self,
-        cluster: str,
-        member: MemberInfo,
-        members: Sequence[MemberInfo],
-        forgotten: Sequence[Origin],
-    ) -> JoinReply:
-        """Take a member in. Raises RpcFailed for another cluster and for a name that is taken.
+    def exchange(
+        self, cluster: str, sender: Origin, address: str, datagrams: Sequence[bytes]
+    ) -> ExchangeReply:
+        """Take messages about membership from the agent at `address`, and answer what can be answered now.
 
-        One whose life was forgotten is told so, and begins a later one.
+        Raises RpcFailed for another cluster, and InvalidRequest for an address where nobody can be.
         """
-        known = self._roster.members.get(member.name)
-        later = known.info.epoch if known and known.info.epoch > member.epoch else 0
-        self._meet(cluster, member)
-        for origin in forgotten:
-            self._roster.forget(*origin)
-        for info in members:
-            self._roster.heard(info)
-        others = [info for info in self._roster.infos() if info.name != member.name]
-        return JoinReply(self.me, others, later, self._roster.forgotten, self._clock.wall_ms())
-
-    def stop(self, cluster: str, sender: Origin, *, leaving: bool) -> None:
-        """Hear that an agent stops: for good, or to come back. Raises RpcFailed for another cluster."""
         self._check_cluster(cluster)
-        if leaving:
-            self._roster.forget(*sender)
-        else:
-            self._roster.stops(*sender)
+        if not admits(sender.name, address, self.me.address):
+            raise InvalidRequest(f"{address[:80]!r}: no other agent can be there")
+        answers = self._membership.exchange(sender, address, datagrams)
+        return ExchangeReply(Origin(self.me.name, self.me.epoch), answers, self._clock.wall_us())
 
     def admit(self, cluster: str, member: MemberInfo) -> None:
-        """Let a member open a link. Raises RpcFailed as `join`, and where its life was forgotten."""
-        self._meet(cluster, member)
-        if self._roster.is_forgotten(member.name, member.epoch):
-            raise RpcFailed(
-                "FAILED_PRECONDITION", f"{member.name} was forgotten: it has to join again"
-            )
+        """Let a member open a link.
 
-    def _meet(self, cluster: str, member: MemberInfo) -> None:
-        """Take news of a member from itself."""
+        Raises RpcFailed for another cluster, for a protocol that is not spoken here, for a name that is
+        taken and for a life that is not known here, or not any more.
+        """
         self._check_cluster(cluster)
         if member.protocol_min > PROTOCOL_MAX or member.protocol_max < PROTOCOL_MIN:
             raise RpcFailed(
@@ -138,17 +117,20 @@ class Endpoint:
                 f"{member.protocol_min} to {member.protocol_max}: upgrade the older one",
             )
         if member.name == self.me.name:
-            if member.epoch != self.me.epoch:
-                raise _taken(self.me)
-            return
+            raise RpcFailed(
+                "ALREADY_EXISTS",
+                f"the name {member.name!r} is taken by the agent at {self.me.address}",
+            )
+        if self._roster.is_forgotten(member.name, member.epoch):
+            raise RpcFailed(
+                "FAILED_PRECONDITION", f"{member.name} was forgotten: it has to join again"
+            )
         known = self._roster.members.get(member.name)
-        if known is not None and known.is_linked and known.info.address != member.address:
-            raise _taken(known.info)
-        if is_far_ahead(member.epoch, self._clock.wall_ms()):
-            self.epochs_ahead += 1
-            log.warning("epoch far ahead: a clock is wrong", member=member.name, epoch=member.epoch)
-        self._roster.heard(member)
-        self._membership.seen(member.name)
+        if known is None or known.info.epoch < member.epoch:
+            raise RpcFailed("FAILED_PRECONDITION", f"{member.name} has not joined yet")
+        if known.state is not State.ALIVE:
+            self._membership.contact([member.name])  # it speaks: what is thought of it is wrong
+        self._membership.spoke(member.name)
 
     def take(self, parcels: Sequence[Parcel], applied: Callable[[list[int]], None]) -> None:
         """Take rows that a peer spreads; call `applied` with the parcels that it asks about once they are.
@@ -298,10 +280,3 @@ class Endpoint:
         if sender.name not in self._roster.members:
             raise RpcFailed("FAILED_PRECONDITION", f"{sender.name} has not joined")
         return sender.name
-
-
-def _taken(holder: MemberInfo) -> RpcFailed:
-    return RpcFailed(
-        "ALREADY_EXISTS",
-        f"the name {holder.name!r} is taken by the agent at {holder.address}: choose another `name`",
-    )

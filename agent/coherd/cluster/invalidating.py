@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from coherd.cluster.delivery import Delivery
     from coherd.cluster.ingest import Ingest
-    from coherd.cluster.membership import Membership
+    from coherd.cluster.linking import Linking
     from coherd.cluster.roster import Roster
     from coherd.cluster.spreading import Spreading
     from coherd.journal import Journal
@@ -84,14 +84,14 @@ class Invalidating:
         spreading: Spreading,
         delivery: Delivery,
         roster: Roster,
-        membership: Membership,
+        linking: Linking,
     ) -> None:
         self._ingest = ingest
         self._journal = journal
         self._spreading = spreading
         self._delivery = delivery
         self._roster = roster
-        self._membership = membership
+        self._linking = linking
         self.outcomes: Counter[tuple[Wait, bool]] = Counter()
         """How many invalidations were answered, by what they waited for and whether that was reached."""
         self._under_way: set[Receipt] = set()
@@ -194,7 +194,7 @@ class Invalidating:
     async def _ask_one(self, receipt: Receipt, name: str) -> None:
         """Ask a member until it has applied the rows; one that is away as soon as it is back."""
         while name in receipt.missing:
-            peer = self._membership.peers.get(name)
+            peer = self._linking.peers.get(name)
             if peer is None:
                 await self._changed.park()
                 continue

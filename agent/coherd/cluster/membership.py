@@ -1,317 +1,329 @@
-"""Finding the other agents and staying linked with them.
+"""Driving the machine of `coherd_membership`: one loop that waits, feeds it, sends what it wants sent, and
+acts on what has happened.
 
-Seeds are asked until somebody answers, with a jittered back-off, for ever; every member that becomes known
-is dialled, and dialled again whenever its link breaks, until it is forgotten. So a partition heals by
-itself. Who is forgotten is told to everybody at once, and exchanged with the roster from then on.
+What the machine finds out goes to the roster; who has spoken is linked with. How late the loop itself runs
+is told to the machine, which then doubts itself before it doubts others.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from coherd.cluster.roster import State
-from coherd.errors import RpcFailed, StartRefused
-from coherd.model import Origin
+from coherd.cluster.admitting import admits
+from coherd.cluster.exchanging import EXCHANGE_TIMEOUT_MIN
+from coherd.errors import MalformedMessage, RpcFailed, StartRefused
+from coherd.limits import EPOCH_MAX, MEMBERS_MAX
+from coherd.net.peer_codec import decode_published, encode_published
+from coherd.replication.clock import is_far_ahead
+from coherd_membership import (
+    Change,
+    Dropped,
+    EpochNeeded,
+    Evicted,
+    MemberChanged,
+    MetaChanged,
+    NameTaken,
+    Status,
+    Swim,
+    SwimConfig,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from random import Random
 
-    from coherd.cluster.roster import Member, Roster
-    from coherd.cluster.spreading import Spreading
-    from coherd.net.peer import JoinReply, MemberInfo, Peer
+    from coherd.clock import Clock
+    from coherd.cluster.exchanging import Exchanging
+    from coherd.cluster.linking import Linking
+    from coherd.cluster.roster import Roster
+    from coherd.config import AgentConfig
+    from coherd.model import Origin
+    from coherd.net.peer import ExchangeReply
+    from coherd_membership import Datagram, Event
 
 log = structlog.get_logger("coherd.membership")
 
-DIAL_MIN = 0.1
-DIAL_MAX = 2.0
-"""Seconds between two attempts to link with a member."""
-JOIN_MIN = 0.2
-JOIN_MAX = 10.0
-"""Seconds between two rounds over the seeds while none has answered."""
-SEEDS_AT_ONCE = 100
-"""Seeds asked side by side: each costs connections and memory."""
-REJOIN_INTERVAL = 60.0
-"""Seconds between two rounds over the seeds afterwards: names may mean other addresses by then."""
-EXCHANGE_INTERVAL = 10.0
-"""Seconds between two exchanges of the roster with a random member."""
-CHECK_INTERVAL = 0.5
-TAKEN_ATTEMPTS = 5
-"""How often a taken name is asked again: the holder may be a life of ours that just ended."""
-STOP_TIMEOUT = 0.5
-LEAVE_TIMEOUT = 2.0
-"""Seconds for telling the others that this agent stops, and that it leaves."""
-NAMES_SHOWN_MAX = 20
+LOOK_INTERVAL = 0.25
+"""Seconds after which the loop wakes at the latest: it sees how late it does."""
+SLEEP_MIN = 0.001
+"""Seconds: what is left of a deadline by rounding alone must not keep the loop busy."""
+TEND_INTERVAL = 1.0
+"""Seconds between two looks at what is to be stored or published."""
+PUBLISH_INTERVAL = 5.0
+"""Seconds between two changes of what this agent publishes: everybody fetches each of them."""
+DOWN_INTERVAL = 5.0
+"""Seconds between two questions to members that are down. `coherd_membership` asks every 65 s; a host that
+was cut off for a moment would serve stale copies for as long."""
+CONTACTS_MAX = 17
+"""Members with which rosters are compared at once."""
+DROPPED = (
+    "malformed", "foreign", "incompatible", "unexpected", "poison", "nowhere", "own_address",
+    "forged_leaves", "names_taken", "inquiries", "members",
+)  # fmt: skip
+"""Reasons of the machine to drop a message or a piece of news, as `Swim.statistics` names them."""
+LOGGED = {
+    Change.JOINED: "joined",
+    Change.RESTARTING: "restarting",
+    Change.SUSPECTED: "suspected",
+    Change.REFUTED: "alive after all",
+    Change.DIED: "dead",
+    Change.RETURNED: "back",
+    Change.LEFT: "left",
+}
 
 
-class Told(NamedTuple):
-    """Who heard something, and who could not be told; sorted names."""
-
-    told: list[str]
-    missed: list[str]
+def swim_config(profile: str) -> SwimConfig:
+    """Give the numbers of the machine for one of its profiles, within this agent's limits."""
+    return replace(
+        SwimConfig.profile(profile),
+        epoch_max=EPOCH_MAX,
+        members_max=MEMBERS_MAX,
+        down_interval=DOWN_INTERVAL,
+    )
 
 
 class Membership:
-    """The tasks that drive the roster."""
+    """The loop, and what it is told from outside."""
 
     def __init__(
         self,
+        config: AgentConfig,
         roster: Roster,
-        spreading: Spreading,
-        seeds: Sequence[str],
-        dial: Callable[[str], Peer],
+        linking: Linking,
+        exchanging: Exchanging,
+        clock: Clock,
         random: Random,
         nursery: trio.Nursery,
     ) -> None:
-        """`dial(address)` gives the door to the agent at an address."""
+        self._config = config
         self._roster = roster
-        self._spreading = spreading
-        self._seeds = seeds
-        self.dial = dial
-        """Gives the door to the agent at an address."""
+        self._linking = linking
+        self._exchanging = exchanging
+        self._clock = clock
         self._random = random
         self._nursery = nursery
-        self._nudges: dict[str, trio.Event] = {}
-        self._dialling: dict[str, trio.CancelScope] = {}
-        self._has_left = False
-        self.peers: dict[str, Peer] = {}
-        """The doors to the members with an open link."""
-        self._own_addresses: set[str] = set()
-        """Seeds at which this agent itself answers."""
-        self.seed_answered = False
-        """Whether a seed, or anybody else, has ever answered."""
-        self.on_linked: Callable[[str], None] = lambda _name: None
-        self.on_epoch: Callable[[int], None] = lambda _epoch: None
-        """Called with a later epoch than ours that a peer knows for our name; 0 when it knows none."""
-        self.on_left: Callable[[], None] = lambda: None
-        """Called once the others were told that this agent is gone for good."""
+        self._seeds = [str(seed) for seed in config.join]
+        self._wake = trio.Event()
+        self._tend_at = self._publish_at = 0.0
+        self._taken = ""
+        """Where the agent is that had this name first."""
+        self.swim: Swim | None = None
+        """The machine, once this agent has started."""
+        self._unreadable = 0
+        self.epochs_ahead = 0
+        """How often a member showed an epoch that lies far ahead of the local clock."""
+        self.is_ready: Callable[[], bool] = lambda: False
+        self.on_epoch: Callable[[int], int | None] = lambda _epoch: None
+        """Called with an epoch that the next life has to be later than; gives that of the new life."""
 
     @property
     def has_seeds(self) -> bool:
         """Whether there is anybody else to ask."""
-        return not self._own_addresses.issuperset(self._seeds)
+        own = {*self._exchanging.own_addresses, self._roster.me.address}
+        return not own.issuperset(self._seeds)
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether a seed, or anybody else, has ever answered."""
+        return self.swim is not None and self.swim.has_joined
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What was not believed or could not be read, by reason."""
+        counts = self.swim.statistics() if self.swim is not None else {}
+        dropped = {reason: counts.get(reason, 0) for reason in DROPPED}
+        return dropped | {"unreadable": self._unreadable, "crowded": self._exchanging.dropped}
 
     def start(self) -> None:
-        """Start the tasks."""
-        self._roster.on_new = self._start_dialling
-        self._roster.on_gone = self._stop_dialling
-        self._roster.on_forgotten = self._was_forgotten
-        for name in self._roster.members:
-            self._start_dialling(name)
-        self._nursery.start_soon(self._join_seeds)
-        self._nursery.start_soon(self._exchange)
-        self._nursery.start_soon(self._check)
+        """Start the machine and its loop; where this agent is reached is known by now."""
+        me = self._roster.me
+        swim = self.swim = Swim(
+            swim_config(self._config.profile),
+            name=me.name,
+            epoch=me.epoch,
+            address=me.address,
+            cluster=self._config.cluster,
+            random=self._random,
+            meta=encode_published(me),
+            known=self._roster.recalled,
+            admits=lambda name, address: admits(name, address, me.address),
+        )
+        self._exchanging.on_answer = self._answered
+        self._exchanging.on_failure = self._failed
+        self._linking.on_changed = self._link_changed
+        self._linking.on_stranger = lambda name: self.contact([name])
+        swim.start(self._seeds, self._clock.now())
+        self.contact(self._roster.members)
+        self._nursery.start_soon(self._run, swim)
 
-    def _start_dialling(self, name: str) -> None:
-        self._dialling[name] = trio.CancelScope()
-        self._nursery.start_soon(self._stay_linked, name, self._dialling[name])
+    # ------------------------------------------------------------------ the loop
 
-    def _stop_dialling(self, name: str) -> None:
-        """End the links to a member that was forgotten; a later life of it is dialled anew."""
-        self._dialling.pop(name).cancel()
-        self.peers.pop(name, None)
-        self._nudges.pop(name, None)
-        self._spreading.links.pop(name, None)
-        log.info("forgotten", member=name)
+    async def _run(self, swim: Swim) -> None:
+        while not self._taken:
+            now = self._clock.now()
+            due = swim.next_timer()
+            until = now + LOOK_INTERVAL if due is None else min(due, now + LOOK_INTERVAL)
+            self._wake = trio.Event()
+            with trio.move_on_after(max(SLEEP_MIN, until - now)) as waiting:
+                await self._wake.wait()
+            if waiting.cancelled_caught:
+                self._look(swim, self._clock.now(), until)
+                self.pump(swim)
+        raise StartRefused(
+            f"the name {self._roster.me.name!r} is taken by the agent at {self._taken}: choose "
+            "another `name`"
+        )
 
-    def _was_forgotten(self, epoch: int) -> None:
-        """No life of this name up to `epoch` counts any more, and this one is alive: begin a later one."""
-        if not self._has_left:
-            self.on_epoch(epoch + 1)
-            self._exchange_with_all()
+    def _look(self, swim: Swim, now: float, until: float) -> None:
+        """Do what is due; the loop wanted to be here at `until`."""
+        late_after = swim.config.late_after
+        due = swim.next_timer()
+        if now - until > late_after and (due is None or now - due <= late_after):
+            swim.note_late(now)  # else the machine notes it itself
+        swim.handle_timer(now)
+        if now >= self._tend_at:
+            self._tend_at = now + TEND_INTERVAL
+            self._roster.save()
+            self._publish(swim, now)
 
-    async def join_once(self) -> None:
-        """Ask every seed once, side by side. Raises StartRefused when the own name is taken."""
-        refused: list[StartRefused] = []
-
-        limiter = trio.CapacityLimiter(SEEDS_AT_ONCE)
-
-        async def ask(seed: str) -> None:
-            try:
-                async with limiter:
-                    await self._join(seed)
-            except StartRefused as error:
-                refused.append(error)
-
-        async with trio.open_nursery() as nursery:
-            for seed in self._seeds:
-                nursery.start_soon(ask, seed)
-        if refused:
-            raise refused[0]
-
-    async def _join_seeds(self) -> None:
-        pause = JOIN_MIN
-        taken = 0
+    def pump(self, swim: Swim) -> None:
+        """Send what the machine wants sent, and act on what has happened, until there is no more."""
         while True:
-            try:
-                await self.join_once()
-                taken = 0
-            except StartRefused:
-                taken += 1
-                if taken >= TAKEN_ATTEMPTS:
-                    raise
-            settled = (self.seed_answered or not self.has_seeds) and not taken
-            pause = REJOIN_INTERVAL if settled else min(pause * 2, JOIN_MAX)
-            await trio.sleep(pause * self._random.uniform(0.5, 1.0))
+            datagrams, events = swim.datagrams(), swim.events()
+            if not datagrams and not events:
+                break
+            self._send(swim, datagrams)
+            for event in events:
+                self._report(swim, event)
+        self._wake.set()  # the next deadline may be another one
 
-    async def _join(self, seed: str) -> None:
-        """Ask one seed; whatever does not answer is asked again later."""
-        peer = self.dial(seed)
-        try:
-            is_other = await self.ask(peer) is not None
-        except RpcFailed as error:
-            if error.code == "ALREADY_EXISTS":
-                raise StartRefused(error.details) from None
-            if error.code in {"FAILED_PRECONDITION", "PERMISSION_DENIED", "INVALID_ARGUMENT"}:
-                log.error("seed refused", seed=seed, error=error.details)
+    def _send(self, swim: Swim, datagrams: Sequence[Datagram]) -> None:
+        stretched = swim.config.probe_interval * (1 + swim.health)
+        self._exchanging.send(datagrams, max(EXCHANGE_TIMEOUT_MIN, stretched))
+
+    def _publish(self, swim: Swim, now: float) -> None:
+        """Let the others know what has changed of what this agent says of itself."""
+        me = replace(self._roster.me, ready=self.is_ready())
+        if me != self._roster.me and now >= self._publish_at:
+            self._publish_at = now + PUBLISH_INTERVAL
+            self._roster.me = me
+            swim.publish(encode_published(me))
+
+    # ------------------------------------------------------------------ what comes in
+
+    def exchange(self, sender: Origin, address: str, datagrams: Sequence[bytes]) -> list[bytes]:
+        """Take datagrams of the agent at `address`; gives what can be answered at once. Raises RpcFailed."""
+        swim = self.swim
+        if swim is None:
+            raise RpcFailed("UNAVAILABLE", "this agent is starting")
+        self._receive(swim, address, datagrams)
+        answers, others = [], []
+        for datagram in swim.datagrams():
+            if datagram.destination == address:
+                answers.append(datagram.payload)
             else:
-                log.debug("seed does not answer", seed=seed, error=str(error))
-        else:
-            if not is_other:
-                self._own_addresses.add(seed)
-        finally:
-            with trio.CancelScope(shield=True):
-                await peer.aclose()
+                others.append(datagram)
+        self._send(swim, others)
+        self.pump(swim)
+        self.spoke(sender.name)
+        return answers
 
-    async def ask(self, peer: Peer) -> JoinReply | None:
-        """Exchange rosters with an agent; None when this agent itself answered. Raises RpcFailed."""
-        me = self._roster.me
-        reply = await peer.join(me, self._roster.infos(), self._roster.forgotten)
-        if (reply.me.name, reply.me.epoch) == (me.name, me.epoch):
-            return None
-        self.seed_answered = True
-        self.on_epoch(reply.epoch)
-        for origin in reply.forgotten:
-            self._roster.forget(*origin)
-        for info in (reply.me, *reply.members):
-            self._roster.heard(info)
-        return reply
+    def _answered(self, address: str, reply: ExchangeReply) -> None:
+        if self.swim is not None:
+            self._receive(self.swim, address, reply.datagrams)
+            self.pump(self.swim)
+            self.spoke(reply.responder.name)
 
-    async def _exchange(self) -> None:
-        """Exchange rosters with a random member now and then: who joined elsewhere becomes known."""
-        while True:
-            await trio.sleep(EXCHANGE_INTERVAL * self._random.uniform(0.8, 1.2))
-            if self.peers:
-                await self._exchange_with(self.peers[self._random.choice(sorted(self.peers))])
+    def _receive(self, swim: Swim, address: str, datagrams: Sequence[bytes]) -> None:
+        now = self._clock.now()
+        for datagram in datagrams:
+            swim.receive(datagram, address, now)
 
-    async def _exchange_with(self, peer: Peer) -> None:
-        try:
-            await self.ask(peer)
-        except RpcFailed as error:
-            log.debug("exchange failed", error=str(error))
+    def spoke(self, name: str) -> None:
+        """A member has spoken to this agent: it is there, so be linked with it."""
+        if name in self._roster.members:
+            self._linking.want(name)
 
-    def _exchange_with_all(self) -> None:
-        for peer in self.peers.values():
-            self._nursery.start_soon(self._exchange_with, peer)
+    def _failed(self, address: str) -> None:
+        if self.swim is not None:
+            self.swim.failed_to_send(address, self._clock.now())
+            self.pump(self.swim)
 
-    async def _check(self) -> None:
-        while True:
-            await trio.sleep(CHECK_INTERVAL)
-            self._roster.check()
+    def _link_changed(self, name: str) -> None:
+        if self.swim is not None:
+            self.swim.set_linked(self._linking.peers)
+            self.swim.suspect_link(name, self._clock.now())
+            self.pump(self.swim)
 
-    async def _stay_linked(self, name: str, scope: trio.CancelScope) -> None:
-        """Dial one member until it is forgotten."""
-        pause = DIAL_MIN
-        with scope:
-            while True:
-                pause = await self._link(name, pause)
-                self._nudges[name] = trio.Event()
-                with trio.move_on_after(pause * self._random.uniform(0.5, 1.0)):
-                    await self._nudges[name].wait()
+    def contact(self, names: Collection[str]) -> None:
+        """Compare rosters with some members: one of two does not know what the other does."""
+        if self.swim is not None:
+            some = self._random.sample(sorted(names), min(CONTACTS_MAX, len(names)))
+            for name in some:
+                self.swim.contact(name, self._clock.now())
+            self.pump(self.swim)
 
-    async def _link(self, name: str, pause: float) -> float:
-        """Dial one member once and stay linked with it; gives the next pause in seconds."""
-        member = self._roster.members[name]
-        peer = self.dial(member.info.address)
-        try:
-            opened = partial(self._opened, peer)
-            await self._spreading.connect(name, peer, self._roster.me, opened)
-        except RpcFailed as error:
-            if member.is_linked:
-                log.info("link broke", member=name, error=str(error))
-                pause = DIAL_MIN
-            elif member.state is State.ALIVE:
-                log.debug("link does not open", member=name, error=str(error))
-            if error.code == "FAILED_PRECONDITION":  # it may have forgotten this life of ours
-                await self._exchange_with(peer)
-        finally:
-            if self.peers.get(name) is peer:
-                del self.peers[name]
-                self._roster.unlinked(name)
-            with trio.CancelScope(shield=True):
-                await peer.aclose()
-        return min(pause * 2, DIAL_MAX)
+    def join(self, seeds: Sequence[str]) -> None:
+        """Ask further seeds who is there, now and from now on."""
+        self._seeds = list(dict.fromkeys((*self._seeds, *seeds)))
+        if self.swim is not None:
+            self.swim.join(seeds, self._clock.now())
+            self.pump(self.swim)
 
-    def seen(self, name: str) -> None:
-        """A member has just spoken to us: if we pause between two attempts to link, try now."""
-        if name in self._nudges:
-            self._nudges[name].set()
+    # ------------------------------------------------------------------ what has happened
 
-    def _opened(self, peer: Peer, info: MemberInfo) -> None:
-        self._roster.heard(info)
-        if info.name not in self._roster.members:  # at the very moment at which the link opened
-            raise RpcFailed("FAILED_PRECONDITION", f"{info.name} was forgotten")
-        self._roster.linked(info.name)
-        self.peers[info.name] = peer
-        self.seed_answered = True
-        log.info("linked", member=info.name, address=info.address)
-        self._nursery.start_soon(self._exchange_with, peer)
-        self.on_linked(info.name)
+    def _report(self, swim: Swim, event: Event) -> None:
+        match event:
+            case MemberChanged():
+                self._member_changed(swim, event)
+            case MetaChanged(name, meta):
+                self._meta_changed(name, meta)
+            case Evicted(name):
+                self._roster.evict(name)
+                self._linking.stop(name)
+            case NameTaken(address):
+                self._taken = address
+            case EpochNeeded(epoch, reason):
+                self._renew(swim, epoch, reason)
+            case Dropped(reason, name, source):
+                times = swim.statistics()[reason]
+                if times.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …
+                    log.warning(
+                        "not believed", reason=reason, member=name, told_by=source, times=times
+                    )
 
-    # ------------------------------------------------------------------ going
+    def _member_changed(self, swim: Swim, event: MemberChanged) -> None:
+        change, before, news = event
+        self._roster.take(news)
+        if change in LOGGED and before is not Status.LEFT:
+            log.info(LOGGED[change], member=news.name, address=news.address, epoch=news.epoch)
+        if news.status is Status.LEFT:
+            self._linking.stop(news.name)
+        elif change in {Change.JOINED, Change.RETURNED}:
+            if is_far_ahead(news.epoch, self._clock.wall_ms()):
+                self.epochs_ahead += 1
+                log.warning("epoch far ahead: a clock is wrong", member=news.name, epoch=news.epoch)
+            if swim.members[news.name].heard:
+                self._linking.want(news.name)
+            else:
+                swim.contact(news.name, self._clock.now())
 
-    def forget(self, name: str) -> Member:
-        """Strike a member that will not come back from every roster; gives it as it was known.
-
-        Raises RpcFailed for one that is alive, and for a name that nobody has.
-        """
+    def _meta_changed(self, name: str, meta: bytes) -> None:
         member = self._roster.members.get(name)
-        if name == self._roster.me.name or (member and member.state is State.ALIVE):
-            raise RpcFailed(
-                "FAILED_PRECONDITION",
-                f"{name} is alive: to take it out of the cluster run `coherd leave` on its host",
-            )
         if member is None:
-            known = sorted(self._roster.members)
-            more = ", …" if len(known) > NAMES_SHOWN_MAX else ""
-            names = ", ".join(known[:NAMES_SHOWN_MAX]) + more
-            raise RpcFailed(
-                "NOT_FOUND", f"no agent {name[:80]!r}; known are: {names or 'no others'}"
-            )
-        self._roster.forget(name, member.info.epoch)
-        self._exchange_with_all()
-        return member
+            return
+        try:
+            self._roster.learn(decode_published(meta, name, member.info.epoch, member.info.address))
+        except MalformedMessage as error:
+            self._unreadable += 1
+            log.warning("what a member publishes can't be read", member=name, error=str(error))
 
-    async def leave(self) -> Told:
-        """Tell the others that this agent is gone for good; then it should stop."""
-        self._has_left = True
-        told = await self._tell_all(leaving=True, timeout=LEAVE_TIMEOUT)
-        log.info("left the cluster", told=told.told, missed=told.missed)
-        self.on_left()
-        return told
-
-    async def tell_stop(self) -> None:
-        """Tell the others that this agent stops and will be back, unless it has left."""
-        if not self._has_left:
-            await self._tell_all(leaving=False, timeout=STOP_TIMEOUT)
-
-    async def _tell_all(self, *, leaving: bool, timeout: float) -> Told:
-        me = self._roster.me
-        told: list[str] = []
-
-        async def tell(name: str, peer: Peer) -> None:
-            try:
-                await peer.stop(Origin(me.name, me.epoch), leaving=leaving)
-                told.append(name)
-            except RpcFailed as error:
-                log.debug("stop not told", member=name, error=str(error))
-
-        with trio.move_on_after(timeout):
-            async with trio.open_nursery() as nursery:
-                for name, peer in self.peers.items():
-                    nursery.start_soon(tell, name, peer)
-        return Told(sorted(told), sorted(self._roster.members.keys() - told))
+    def _renew(self, swim: Swim, epoch: int, reason: str) -> None:
+        """Begin a new life: this one counts no more."""
+        if (later := self.on_epoch(max(epoch, swim.me.epoch))) is not None:
+            log.warning("new epoch", reason=reason, known=epoch, epoch=later)
+            swim.renew(later)

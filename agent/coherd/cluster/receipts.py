@@ -66,4 +66,4 @@ class Receipt:
 
 def _is_down(roster: Roster, name: str) -> bool:
     member = roster.members.get(name)
-    return member is not None and member.state is State.UNREACHABLE
+    return member is not None and member.state is State.DEAD

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from coherd.clock import Clock
     from coherd.cluster.ingest import Ingest
-    from coherd.cluster.membership import Membership
+    from coherd.cluster.linking import Linking
     from coherd.cluster.roster import Roster
     from coherd.model import Stream
     from coherd.net.peer import Peer
@@ -59,7 +59,7 @@ class Repairing:
         repair: Repair,
         freshness: Freshness,
         roster: Roster,
-        membership: Membership,
+        linking: Linking,
         clock: Clock,
         random: Random,
         nursery: trio.Nursery,
@@ -68,7 +68,7 @@ class Repairing:
         self._repair = repair
         self._freshness = freshness
         self._roster = roster
-        self._membership = membership
+        self._linking = linking
         self._clock = clock
         self._random = random
         self._nursery = nursery
@@ -78,14 +78,14 @@ class Repairing:
         self._look = trio.Event()
         self.synced_at: dict[str, float] = {}
         """Per member when both last had the same, in running time."""
-        self.alone = False
-        """Whether this agent may be fresh without having met anybody."""
+        self.is_alone: Callable[[], bool] = lambda: False
+        """Tells whether this agent may be fresh without having met anybody."""
         self.on_synced: Callable[[], None] = lambda: None
         """Called when a sync completed, and now and then."""
 
     def start(self) -> None:
         """Start the tasks."""
-        self._membership.on_linked = self.compare_soon
+        self._linking.on_linked = self.compare_soon
         self._ingest.on_gap = self.look
         self._nursery.start_soon(self._tell)
         self._nursery.start_soon(self._compare_now_and_then)
@@ -122,7 +122,7 @@ class Repairing:
             changed = self._ingest.changed
             self._told.update(dict.fromkeys(changed, 0))
             changed.clear()
-            members = sorted(self._membership.peers)
+            members = sorted(self._linking.peers)
             streams = list(self._told)[:HAVE_STREAMS_MAX]
             for name in self._random.sample(members, min(HAVE_MEMBERS, len(members))):
                 self._nursery.start_soon(self._tell_one, name, self._have(name, streams))
@@ -131,9 +131,9 @@ class Repairing:
                 if self._told[stream] >= HAVE_REPEATS:
                     del self._told[stream]
             self._freshness.check(
-                self._membership.peers,
+                self._linking.peers,
                 len(self._roster.members),
-                alone=self.alone or not self._membership.has_seeds,
+                alone=self.is_alone(),
                 now=self._clock.now(),
             )
             self.on_synced()
@@ -146,7 +146,7 @@ class Repairing:
         return Have(self._ingest.life, changes, vector.sum(shared), self._freshness.is_catching_up)
 
     async def _tell_one(self, name: str, have: Have) -> None:
-        peer = self._membership.peers.get(name)
+        peer = self._linking.peers.get(name)
         if peer is None:
             return
         try:
@@ -182,12 +182,12 @@ class Repairing:
     async def _compare_now_and_then(self) -> None:
         while True:
             await trio.sleep(COMPARE_INTERVAL * self._random.uniform(0.8, 1.2))
-            if self._membership.peers:
-                self.compare_soon(self._random.choice(sorted(self._membership.peers)))
+            if self._linking.peers:
+                self.compare_soon(self._random.choice(sorted(self._linking.peers)))
 
     async def _compare(self, name: str) -> None:
         try:
-            peer = self._membership.peers.get(name)
+            peer = self._linking.peers.get(name)
             if peer is not None:
                 await self._compare_with(name, peer)
         except RpcFailed as error:
@@ -210,7 +210,7 @@ class Repairing:
                 more = page.more and bool(page.streams)
             self.look()
             while not self._repair.is_closed(name):
-                if name not in self._membership.peers:
+                if name not in self._linking.peers:
                     return
                 await trio.sleep(HAVE_INTERVAL_BUSY)
         self._synced(name, root.catching_up)
@@ -229,7 +229,7 @@ class Repairing:
     async def _fetch_what_is_missing(self) -> None:
         while True:
             now = self._clock.now()
-            reachable = list(self._membership.peers)
+            reachable = list(self._linking.peers)
             for ask in self._repair.plan(now, reachable):
                 self._nursery.start_soon(self._fetch, ask)
             for namespace, cause in self._repair.resets(now, reachable):
@@ -246,7 +246,7 @@ class Repairing:
             self._look = trio.Event()
 
     async def _fetch(self, ask: Ask) -> None:
-        peer = self._membership.peers.get(ask.member)
+        peer = self._linking.peers.get(ask.member)
         retry_after = RETRY_AFTER
         try:
             if peer is not None:

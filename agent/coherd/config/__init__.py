@@ -153,6 +153,16 @@ class AgentConfig:
     """Agents to ask at start, in any order; itself among them does no harm. Empty: the first agent."""
     join_alone: Annotated[bool, Parsed(config_values.boolean)] = False
     """True: ready although no seed answers. False is safer: an isolated agent cannot know."""
+    profile: Annotated[str, Parsed(config_values.one_of("lan", "fast", "wan", "local"))] = "lan"
+    """How soon others are asked, suspected and declared dead; the same for all agents of a cluster.
+
+    "lan" declares a crashed agent of 10 dead after about 6 s, one of 1,000 after 13 s; "fast" after half
+    of that or less, for somewhat more traffic; "wan" is for links of more than 100 ms, "local" for one host.
+    """
+    on_stop: Annotated[str, Parsed(config_values.one_of("restart", "leave"))] = "restart"
+    """What SIGTERM means: "restart", the agent will be back and receipts wait for it; "leave", it is gone
+    for good. Take "leave" for hosts that are created and deleted, by autoscaling for example.
+    """
     data_dir: Annotated[Path, Parsed(config_values.directory)] = Path("/var/lib/coherd")
     """The journal and the identity; on a local disk, for one agent alone."""
     local: Annotated[

@@ -47,6 +47,18 @@ class Address(NamedTuple):
         ip = _ip(self.host)
         return ip is not None and ip.is_unspecified
 
+    @property
+    def is_multicast(self) -> bool:
+        """True for an address of many hosts at once."""
+        ip = _ip(self.host)
+        return ip is not None and ip.is_multicast
+
+    @property
+    def is_link_local(self) -> bool:
+        """True when only hosts on the same wire can reach it."""
+        ip = _ip(self.host)
+        return ip is not None and ip.is_link_local
+
 
 class UnixSocket(NamedTuple):
     """A unix socket by its absolute path."""

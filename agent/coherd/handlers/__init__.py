@@ -12,7 +12,7 @@ from coherd.errors import HandlerFailed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from coherd.model import Batch, Position
+    from coherd.model import Batch, HandlerInfo, Position
 
 
 class Resumption(NamedTuple):
@@ -65,6 +65,10 @@ class Handler(Protocol):
     @property
     def namespace(self) -> str:
         """The namespace whose rows it applies."""
+
+    @property
+    def info(self) -> HandlerInfo:
+        """What other agents are told of it."""
 
     async def connect(self) -> Resumption:
         """Open or re-open the connection and read the cursor that the cache holds."""

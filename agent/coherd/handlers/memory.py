@@ -13,7 +13,7 @@ import trio
 
 from coherd.errors import HandlerFailed
 from coherd.handlers import SURVEY_KEYS_MAX, CursorMoved, Resumption, Survey
-from coherd.model import Kind, Position
+from coherd.model import HandlerInfo, Kind, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,6 +56,11 @@ class MemoryHandler:
     def namespace(self) -> str:
         """The namespace whose rows it applies."""
         return self._namespace
+
+    @property
+    def info(self) -> HandlerInfo:
+        """What other agents are told of it."""
+        return HandlerInfo("memory", self._namespace, self.tags is not None)
 
     def put(self, key: bytes, value: object = None, tags: Iterable[bytes] = ()) -> None:
         """Store an entry as an application does, with its tags."""

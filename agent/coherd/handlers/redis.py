@@ -50,7 +50,7 @@ from coherd.handlers.redis_connection import (
 )
 from coherd.handlers.redis_names import OWN, Template
 from coherd.handlers.redis_survey import survey
-from coherd.model import Kind, Position
+from coherd.model import HandlerInfo, Kind, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -153,6 +153,11 @@ class RedisHandler:
     def namespace(self) -> str:
         """The namespace whose rows it applies."""
         return self._namespace
+
+    @property
+    def info(self) -> HandlerInfo:
+        """What other agents are told of it."""
+        return HandlerInfo("redis", self._namespace, self._tag is not None)
 
     async def connect(self) -> Resumption:
         """Open a fresh connection and read where the cache stands."""

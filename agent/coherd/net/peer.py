@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from coherd.model import Origin, Range, Stream
+    from coherd.model import HandlerInfo, Origin, Range, Stream
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
@@ -45,22 +45,24 @@ class MemberInfo:
     version: str = ""
     protocol_min: int = PROTOCOL_MIN
     protocol_max: int = PROTOCOL_MAX
+    handlers: tuple[HandlerInfo, ...] = ()
+    """The caches on its host."""
+    ready: bool | None = None
+    """Whether it can vouch for them; None while that is not known."""
 
     def holds(self, namespace: str) -> bool:
         """Tell whether it keeps copies of the namespace."""
         return EVERY_NAMESPACE in self.namespaces or namespace in self.namespaces
 
 
-class JoinReply(NamedTuple):
-    """Who answered a join, whom it knows, and the highest epoch it knows for the asker's name."""
+class ExchangeReply(NamedTuple):
+    """What was answered at once to messages about membership."""
 
-    me: MemberInfo
-    members: Sequence[MemberInfo]
-    epoch: int
-    forgotten: Sequence[Origin] = ()
-    """Tombstones: no life up to this epoch counts any more."""
-    wall_ms: int = 0
-    """Its wall clock, in milliseconds since 1970, for people; 0 when it does not say."""
+    responder: Origin
+    """The agent that answered."""
+    datagrams: Sequence[bytes]
+    wall_us: int
+    """Its wall clock, in microseconds since 1970, for people."""
 
 
 class HaveReply(NamedTuple):
@@ -145,13 +147,10 @@ class OutgoingLink(Protocol):
 class Peer(Protocol):
     """What can be asked of one peer; every verb raises `RpcFailed` when it does not answer."""
 
-    async def join(
-        self, me: MemberInfo, members: Sequence[MemberInfo], forgotten: Sequence[Origin]
-    ) -> JoinReply:
-        """Become known to it, and learn whom it knows and whom it has forgotten."""
-
-    async def stop(self, sender: Origin, *, leaving: bool) -> None:
-        """Tell it that this agent stops: for good, or to come back."""
+    async def exchange(
+        self, me: MemberInfo, datagrams: Sequence[bytes], timeout: float
+    ) -> ExchangeReply:
+        """Bring it messages about membership, and get what it answers within `timeout` seconds."""
 
     def link(self, me: MemberInfo, *, urgent: bool) -> AbstractAsyncContextManager[OutgoingLink]:
         """Open a link to it."""

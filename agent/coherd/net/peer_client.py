@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from coherd.errors import MalformedMessage, RpcFailed
 from coherd.net.bridge import Bridge, methods
 from coherd.net.peer import (
+    ExchangeReply,
     FetchPart,
     Have,
     HaveReply,
-    JoinReply,
     LinkReply,
     MemberInfo,
     OutgoingLink,
@@ -22,11 +22,10 @@ from coherd.net.peer import (
 )
 from coherd.net.peer_codec import (
     decode_buckets,
-    decode_epoch,
-    decode_forgotten,
+    decode_datagrams,
     decode_link_reply,
     decode_member,
-    decode_members,
+    decode_origin_message,
     decode_part,
     decode_streams,
     encode_dots,
@@ -37,6 +36,7 @@ from coherd.net.peer_codec import (
     encode_parcels,
 )
 from coherd.v1 import peer_service_pb2 as pb
+from coherd.v1 import types_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 METHODS = methods(pb.DESCRIPTOR.services_by_name["PeerService"])
 CALL_TIMEOUT = 2.0
 """Seconds for a call that its peer can answer at once."""
-JOIN_TIMEOUT = 3.0
 FETCH_TIMEOUT = 30.0
 
 
@@ -71,32 +70,23 @@ class GrpcPeer:
     async def _call(self, name: str, request: Any, timeout: float = CALL_TIMEOUT) -> Any:
         return await self._channel.unary(METHODS[name], request, timeout=timeout)
 
-    async def join(
-        self, me: MemberInfo, members: Sequence[MemberInfo], forgotten: Sequence[Origin]
-    ) -> JoinReply:
-        """Become known to it, and learn whom it knows and whom it has forgotten."""
-        request = pb.JoinRequest(
+    async def exchange(
+        self, me: MemberInfo, datagrams: Sequence[bytes], timeout: float
+    ) -> ExchangeReply:
+        """Bring it messages about membership, and get what it answers within `timeout` seconds."""
+        request = pb.ExchangeRequest(
             cluster=self._cluster,
-            me=encode_member(me),
-            members=[encode_member(member) for member in members],
-            forgotten=[encode_origin(origin) for origin in forgotten],
+            sender=types_pb2.Origin(name=me.name, epoch=me.epoch),
+            address=me.address,
+            datagrams=datagrams,
         )
-        reply = await self._call("Join", request, JOIN_TIMEOUT)
-        with _checking("Join", self._refused):
-            return JoinReply(
-                decode_member(reply.me),
-                decode_members(reply.members),
-                decode_epoch(reply.epoch),
-                decode_forgotten(reply.forgotten),
-                reply.wall_ms,
+        reply = await self._urgent.unary(METHODS["Exchange"], request, timeout=timeout)
+        with _checking("Exchange", self._refused):
+            return ExchangeReply(
+                decode_origin_message(reply.responder),
+                decode_datagrams(reply.datagrams),
+                reply.wall_us,
             )
-
-    async def stop(self, sender: Origin, *, leaving: bool) -> None:
-        """Tell it that this agent stops: for good, or to come back."""
-        request = pb.StopRequest(
-            cluster=self._cluster, sender=encode_origin(sender), leaving=leaving
-        )
-        await self._call("Stop", request)
 
     @asynccontextmanager
     async def link(self, me: MemberInfo, *, urgent: bool) -> AsyncIterator[OutgoingLink]:

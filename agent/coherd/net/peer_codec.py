@@ -7,23 +7,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from google.protobuf.message import DecodeError
+
 from coherd.errors import MalformedMessage
 from coherd.limits import (
     ADDRESS_MAX,
     AGE_MAX_MS,
     BUCKETS,
+    DATAGRAMS_MAX,
     DOTS_MAX,
-    EPOCH_MAX,
-    FORGOTTEN_MAX,
     MEMBER_BYTES_MAX,
-    MEMBERS_MAX,
     NUMBER_MAX,
     PARCELS_MAX,
     RANGES_MAX,
     STREAMS_MAX,
     VERSION_MAX,
 )
-from coherd.model import EVERY_NAMESPACE, NAME_PATTERN, NAMESPACE_PATTERN, Lane, Origin, Stream
+from coherd.model import (
+    EVERY_NAMESPACE,
+    NAME_PATTERN,
+    NAMESPACE_PATTERN,
+    HandlerInfo,
+    Lane,
+    Origin,
+    Stream,
+)
 from coherd.net.peer import (
     FetchPart,
     Have,
@@ -67,11 +75,11 @@ def decode_origin_message(message: types_pb2.Origin) -> Origin:
     return decode_origin(message.name, message.epoch)
 
 
-def decode_forgotten(messages: Sequence[types_pb2.Origin]) -> list[Origin]:
-    """Read whose lives do not count any more."""
-    if len(messages) > FORGOTTEN_MAX:
-        raise MalformedMessage(f"more than {FORGOTTEN_MAX} forgotten agents in one message")
-    return [decode_origin_message(message) for message in messages]
+def decode_datagrams(messages: Sequence[bytes]) -> list[bytes]:
+    """Read messages about membership; what is in them `coherd_membership` checks."""
+    if len(messages) > DATAGRAMS_MAX:
+        raise MalformedMessage(f"more than {DATAGRAMS_MAX} datagrams in one message")
+    return list(messages)
 
 
 def encode_lane(lane: Lane) -> types_pb2.Lane.ValueType:
@@ -130,6 +138,11 @@ def encode_member(member: MemberInfo) -> types_pb2.Member:
         version=member.version,
         protocol_min=member.protocol_min,
         protocol_max=member.protocol_max,
+        handlers=[
+            types_pb2.MemberHandler(kind=each.kind, namespace=each.namespace, tags=each.tags)
+            for each in member.handlers
+        ],
+        ready=member.ready,
     )
 
 
@@ -146,9 +159,9 @@ def decode_member(message: types_pb2.Member) -> MemberInfo:
         raise MalformedMessage("an illegal address")
     if not NAME_PATTERN.fullmatch(message.region):
         raise MalformedMessage("an illegal region")
-    if not message.version.isprintable():
-        raise MalformedMessage("an illegal version")
-    for name in message.namespaces:
+    if not all(map(str.isprintable, (message.version, *(h.kind for h in message.handlers)))):
+        raise MalformedMessage("an illegal version, or kind of a handler")
+    for name in (*message.namespaces, *(each.namespace for each in message.handlers)):
         if name != EVERY_NAMESPACE and not NAMESPACE_PATTERN.fullmatch(name):
             raise MalformedMessage("an illegal namespace")
     return MemberInfo(
@@ -160,21 +173,27 @@ def decode_member(message: types_pb2.Member) -> MemberInfo:
         message.version[:VERSION_MAX],
         message.protocol_min,
         message.protocol_max,
+        tuple(HandlerInfo(each.kind, each.namespace, each.tags) for each in message.handlers),
+        message.ready if message.HasField("ready") else None,
     )
 
 
-def decode_members(messages: Sequence[types_pb2.Member]) -> list[MemberInfo]:
-    """Read whom an agent knows."""
-    if len(messages) > MEMBERS_MAX:
-        raise MalformedMessage(f"more than {MEMBERS_MAX} members in one message")
-    return [decode_member(message) for message in messages]
+def encode_published(me: MemberInfo) -> bytes:
+    """Write what an agent publishes of itself."""
+    message = encode_member(me)
+    for field in ("name", "epoch", "address"):  # they travel with the news of it
+        message.ClearField(field)
+    return message.SerializeToString(deterministic=True)
 
 
-def decode_epoch(epoch: int) -> int:
-    """Read the highest epoch that is known of a name; 0 is none."""
-    if epoch > EPOCH_MAX:
-        raise MalformedMessage("an epoch beyond the year 2100")
-    return epoch
+def decode_published(data: bytes, name: str, epoch: int, address: str) -> MemberInfo:
+    """Read what an agent publishes of itself. Raises MalformedMessage."""
+    try:
+        message = types_pb2.Member.FromString(data)
+    except DecodeError as error:
+        raise MalformedMessage(f"what {name} publishes can't be read: {error}") from None
+    message.name, message.epoch, message.address = name, epoch, address
+    return decode_member(message)
 
 
 def decode_buckets(buckets: Sequence[int]) -> list[int]:

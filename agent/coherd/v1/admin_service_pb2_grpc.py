@@ -50,6 +50,11 @@ class AdminServiceStub(object):
                 request_serializer=coherd_dot_v1_dot_admin__service__pb2.DiagnoseRequest.SerializeToString,
                 response_deserializer=coherd_dot_v1_dot_admin__service__pb2.DiagnoseResponse.FromString,
                 _registered_method=True)
+        self.Join = channel.unary_unary(
+                '/coherd.v1.AdminService/Join',
+                request_serializer=coherd_dot_v1_dot_admin__service__pb2.JoinRequest.SerializeToString,
+                response_deserializer=coherd_dot_v1_dot_admin__service__pb2.JoinResponse.FromString,
+                _registered_method=True)
         self.Forget = channel.unary_unary(
                 '/coherd.v1.AdminService/Forget',
                 request_serializer=coherd_dot_v1_dot_admin__service__pb2.ForgetRequest.SerializeToString,
@@ -87,6 +92,13 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Join(self, request, context):
+        """Ask further agents who is in the cluster, now and from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Forget(self, request, context):
         """Strike an agent that will not come back from every roster: receipts stop waiting for it.
         """
@@ -118,6 +130,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Diagnose,
                     request_deserializer=coherd_dot_v1_dot_admin__service__pb2.DiagnoseRequest.FromString,
                     response_serializer=coherd_dot_v1_dot_admin__service__pb2.DiagnoseResponse.SerializeToString,
+            ),
+            'Join': grpc.unary_unary_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=coherd_dot_v1_dot_admin__service__pb2.JoinRequest.FromString,
+                    response_serializer=coherd_dot_v1_dot_admin__service__pb2.JoinResponse.SerializeToString,
             ),
             'Forget': grpc.unary_unary_rpc_method_handler(
                     servicer.Forget,
@@ -212,6 +229,33 @@ class AdminService(object):
             '/coherd.v1.AdminService/Diagnose',
             coherd_dot_v1_dot_admin__service__pb2.DiagnoseRequest.SerializeToString,
             coherd_dot_v1_dot_admin__service__pb2.DiagnoseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Join(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coherd.v1.AdminService/Join',
+            coherd_dot_v1_dot_admin__service__pb2.JoinRequest.SerializeToString,
+            coherd_dot_v1_dot_admin__service__pb2.JoinResponse.FromString,
             options,
             channel_credentials,
             insecure,

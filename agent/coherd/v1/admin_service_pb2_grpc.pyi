@@ -39,6 +39,8 @@ class AdminServiceStub:
     """List the agents that this agent knows."""
     Diagnose: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DiagnoseRequest, _admin_service_pb2.DiagnoseResponse]
     """Look at everything that this agent needs, and say what is wrong and what to do about it."""
+    Join: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.JoinRequest, _admin_service_pb2.JoinResponse]
+    """Ask further agents who is in the cluster, now and from now on."""
     Forget: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ForgetRequest, _admin_service_pb2.ForgetResponse]
     """Strike an agent that will not come back from every roster: receipts stop waiting for it."""
     Leave: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.LeaveRequest, _admin_service_pb2.LeaveResponse]
@@ -55,6 +57,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """List the agents that this agent knows."""
     Diagnose: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DiagnoseRequest, _admin_service_pb2.DiagnoseResponse]  # type: ignore[assignment]
     """Look at everything that this agent needs, and say what is wrong and what to do about it."""
+    Join: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.JoinRequest, _admin_service_pb2.JoinResponse]  # type: ignore[assignment]
+    """Ask further agents who is in the cluster, now and from now on."""
     Forget: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ForgetRequest, _admin_service_pb2.ForgetResponse]  # type: ignore[assignment]
     """Strike an agent that will not come back from every roster: receipts stop waiting for it."""
     Leave: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.LeaveRequest, _admin_service_pb2.LeaveResponse]  # type: ignore[assignment]
@@ -86,6 +90,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.DiagnoseResponse, _abc.Awaitable[_admin_service_pb2.DiagnoseResponse]]:
         """Look at everything that this agent needs, and say what is wrong and what to do about it."""
+
+    @_abc_1.abstractmethod
+    def Join(
+        self,
+        request: _admin_service_pb2.JoinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.JoinResponse, _abc.Awaitable[_admin_service_pb2.JoinResponse]]:
+        """Ask further agents who is in the cluster, now and from now on."""
 
     @_abc_1.abstractmethod
     def Forget(

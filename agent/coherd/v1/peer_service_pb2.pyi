@@ -20,137 +20,76 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class JoinRequest(_message.Message):
-    """Who asks: refused when the cluster is another one or the name is taken."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CLUSTER_FIELD_NUMBER: _builtins.int
-    ME_FIELD_NUMBER: _builtins.int
-    MEMBERS_FIELD_NUMBER: _builtins.int
-    FORGOTTEN_FIELD_NUMBER: _builtins.int
-    cluster: _builtins.str
-    """The asker's cluster."""
-    @_builtins.property
-    def me(self) -> _types_pb2.Member:
-        """The asker."""
-
-    @_builtins.property
-    def members(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Member]:
-        """The agents it knows."""
-
-    @_builtins.property
-    def forgotten(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Origin]:
-        """Agents that left or were forgotten: no life up to this epoch counts any more."""
-
-    def __init__(
-        self,
-        *,
-        cluster: _builtins.str = ...,
-        me: _types_pb2.Member | None = ...,
-        members: _abc.Iterable[_types_pb2.Member] | None = ...,
-        forgotten: _abc.Iterable[_types_pb2.Origin] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["me", b"me"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "forgotten", b"forgotten", "me", b"me", "members", b"members"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JoinRequest: _TypeAlias = JoinRequest  # noqa: Y015
-
-@_typing.final
-class JoinResponse(_message.Message):
-    """Who answers."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ME_FIELD_NUMBER: _builtins.int
-    MEMBERS_FIELD_NUMBER: _builtins.int
-    EPOCH_FIELD_NUMBER: _builtins.int
-    FORGOTTEN_FIELD_NUMBER: _builtins.int
-    WALL_MS_FIELD_NUMBER: _builtins.int
-    epoch: _builtins.int
-    """The highest epoch it knows for the asker's name."""
-    wall_ms: _builtins.int
-    """Its wall clock, in milliseconds since 1970: for people, never for a decision."""
-    @_builtins.property
-    def me(self) -> _types_pb2.Member:
-        """The answering agent."""
-
-    @_builtins.property
-    def members(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Member]:
-        """The agents it knows."""
-
-    @_builtins.property
-    def forgotten(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Origin]:
-        """Agents that left or were forgotten: no life up to this epoch counts any more."""
-
-    def __init__(
-        self,
-        *,
-        me: _types_pb2.Member | None = ...,
-        members: _abc.Iterable[_types_pb2.Member] | None = ...,
-        epoch: _builtins.int = ...,
-        forgotten: _abc.Iterable[_types_pb2.Origin] | None = ...,
-        wall_ms: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["me", b"me"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "forgotten", b"forgotten", "me", b"me", "members", b"members", "wall_ms", b"wall_ms"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JoinResponse: _TypeAlias = JoinResponse  # noqa: Y015
-
-@_typing.final
-class StopRequest(_message.Message):
-    """Who stops."""
+class ExchangeRequest(_message.Message):
+    """Messages about membership, and where answers that come later are sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CLUSTER_FIELD_NUMBER: _builtins.int
     SENDER_FIELD_NUMBER: _builtins.int
-    LEAVING_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    DATAGRAMS_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     """The sender's cluster."""
-    leaving: _builtins.bool
-    """True when it is gone for good; false when it will be back."""
+    address: _builtins.str
+    """Host and port where the sender is reached."""
     @_builtins.property
     def sender(self) -> _types_pb2.Origin:
         """The sender."""
+
+    @_builtins.property
+    def datagrams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Messages of the membership protocol; each carries its own version."""
 
     def __init__(
         self,
         *,
         cluster: _builtins.str = ...,
         sender: _types_pb2.Origin | None = ...,
-        leaving: _builtins.bool = ...,
+        address: _builtins.str = ...,
+        datagrams: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sender", b"sender"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "leaving", b"leaving", "sender", b"sender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cluster", b"cluster", "datagrams", b"datagrams", "sender", b"sender"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StopRequest: _TypeAlias = StopRequest  # noqa: Y015
+Global___ExchangeRequest: _TypeAlias = ExchangeRequest  # noqa: Y015
 
 @_typing.final
-class StopResponse(_message.Message):
-    """Nothing to say."""
+class ExchangeResponse(_message.Message):
+    """What can be answered at once."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    RESPONDER_FIELD_NUMBER: _builtins.int
+    DATAGRAMS_FIELD_NUMBER: _builtins.int
+    WALL_US_FIELD_NUMBER: _builtins.int
+    wall_us: _builtins.int
+    """Its wall clock, in microseconds since 1970: for people, never for a decision."""
+    @_builtins.property
+    def responder(self) -> _types_pb2.Origin:
+        """The answering agent."""
+
+    @_builtins.property
+    def datagrams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Messages of the membership protocol."""
+
     def __init__(
         self,
+        *,
+        responder: _types_pb2.Origin | None = ...,
+        datagrams: _abc.Iterable[_builtins.bytes] | None = ...,
+        wall_us: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["responder", b"responder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datagrams", b"datagrams", "responder", b"responder", "wall_us", b"wall_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StopResponse: _TypeAlias = StopResponse  # noqa: Y015
+Global___ExchangeResponse: _TypeAlias = ExchangeResponse  # noqa: Y015
 
 @_typing.final
 class LinkRequest(_message.Message):

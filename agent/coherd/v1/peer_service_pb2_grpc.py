@@ -35,15 +35,10 @@ class PeerServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
-        self.Join = channel.unary_unary(
-                '/coherd.v1.PeerService/Join',
-                request_serializer=coherd_dot_v1_dot_peer__service__pb2.JoinRequest.SerializeToString,
-                response_deserializer=coherd_dot_v1_dot_peer__service__pb2.JoinResponse.FromString,
-                _registered_method=True)
-        self.Stop = channel.unary_unary(
-                '/coherd.v1.PeerService/Stop',
-                request_serializer=coherd_dot_v1_dot_peer__service__pb2.StopRequest.SerializeToString,
-                response_deserializer=coherd_dot_v1_dot_peer__service__pb2.StopResponse.FromString,
+        self.Exchange = channel.unary_unary(
+                '/coherd.v1.PeerService/Exchange',
+                request_serializer=coherd_dot_v1_dot_peer__service__pb2.ExchangeRequest.SerializeToString,
+                response_deserializer=coherd_dot_v1_dot_peer__service__pb2.ExchangeResponse.FromString,
                 _registered_method=True)
         self.Link = channel.stream_stream(
                 '/coherd.v1.PeerService/Link',
@@ -76,15 +71,8 @@ class PeerServiceServicer(object):
     """What agents of one cluster ask of each other.
     """
 
-    def Join(self, request, context):
-        """Become known, and learn who else is there.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Stop(self, request, context):
-        """Hear that an agent stops: to come back, or for good.
+    def Exchange(self, request, context):
+        """Carry messages about who is in the cluster, both ways.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,15 +116,10 @@ class PeerServiceServicer(object):
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Join': grpc.unary_unary_rpc_method_handler(
-                    servicer.Join,
-                    request_deserializer=coherd_dot_v1_dot_peer__service__pb2.JoinRequest.FromString,
-                    response_serializer=coherd_dot_v1_dot_peer__service__pb2.JoinResponse.SerializeToString,
-            ),
-            'Stop': grpc.unary_unary_rpc_method_handler(
-                    servicer.Stop,
-                    request_deserializer=coherd_dot_v1_dot_peer__service__pb2.StopRequest.FromString,
-                    response_serializer=coherd_dot_v1_dot_peer__service__pb2.StopResponse.SerializeToString,
+            'Exchange': grpc.unary_unary_rpc_method_handler(
+                    servicer.Exchange,
+                    request_deserializer=coherd_dot_v1_dot_peer__service__pb2.ExchangeRequest.FromString,
+                    response_serializer=coherd_dot_v1_dot_peer__service__pb2.ExchangeResponse.SerializeToString,
             ),
             'Link': grpc.stream_stream_rpc_method_handler(
                     servicer.Link,
@@ -176,7 +159,7 @@ class PeerService(object):
     """
 
     @staticmethod
-    def Join(request,
+    def Exchange(request,
             target,
             options=(),
             channel_credentials=None,
@@ -189,36 +172,9 @@ class PeerService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/coherd.v1.PeerService/Join',
-            coherd_dot_v1_dot_peer__service__pb2.JoinRequest.SerializeToString,
-            coherd_dot_v1_dot_peer__service__pb2.JoinResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Stop(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/coherd.v1.PeerService/Stop',
-            coherd_dot_v1_dot_peer__service__pb2.StopRequest.SerializeToString,
-            coherd_dot_v1_dot_peer__service__pb2.StopResponse.FromString,
+            '/coherd.v1.PeerService/Exchange',
+            coherd_dot_v1_dot_peer__service__pb2.ExchangeRequest.SerializeToString,
+            coherd_dot_v1_dot_peer__service__pb2.ExchangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

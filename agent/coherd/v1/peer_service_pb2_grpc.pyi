@@ -33,10 +33,8 @@ class PeerServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PeerServiceAsyncStub: ...
-    Join: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.JoinRequest, _peer_service_pb2.JoinResponse]
-    """Become known, and learn who else is there."""
-    Stop: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.StopRequest, _peer_service_pb2.StopResponse]
-    """Hear that an agent stops: to come back, or for good."""
+    Exchange: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.ExchangeRequest, _peer_service_pb2.ExchangeResponse]
+    """Carry messages about who is in the cluster, both ways."""
     Link: _grpc.StreamStreamMultiCallable[_peer_service_pb2.LinkRequest, _peer_service_pb2.LinkResponse]
     """Spread rows as they are accepted."""
     Have: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.HaveRequest, _peer_service_pb2.HaveResponse]
@@ -53,10 +51,8 @@ class PeerServiceAsyncStub(PeerServiceStub):
     """What agents of one cluster ask of each other."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Join: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.JoinRequest, _peer_service_pb2.JoinResponse]  # type: ignore[assignment]
-    """Become known, and learn who else is there."""
-    Stop: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.StopRequest, _peer_service_pb2.StopResponse]  # type: ignore[assignment]
-    """Hear that an agent stops: to come back, or for good."""
+    Exchange: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.ExchangeRequest, _peer_service_pb2.ExchangeResponse]  # type: ignore[assignment]
+    """Carry messages about who is in the cluster, both ways."""
     Link: _aio.StreamStreamMultiCallable[_peer_service_pb2.LinkRequest, _peer_service_pb2.LinkResponse]  # type: ignore[assignment]
     """Spread rows as they are accepted."""
     Have: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.HaveRequest, _peer_service_pb2.HaveResponse]  # type: ignore[assignment]
@@ -72,20 +68,12 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """What agents of one cluster ask of each other."""
 
     @_abc_1.abstractmethod
-    def Join(
+    def Exchange(
         self,
-        request: _peer_service_pb2.JoinRequest,
+        request: _peer_service_pb2.ExchangeRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_peer_service_pb2.JoinResponse, _abc.Awaitable[_peer_service_pb2.JoinResponse]]:
-        """Become known, and learn who else is there."""
-
-    @_abc_1.abstractmethod
-    def Stop(
-        self,
-        request: _peer_service_pb2.StopRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_peer_service_pb2.StopResponse, _abc.Awaitable[_peer_service_pb2.StopResponse]]:
-        """Hear that an agent stops: to come back, or for good."""
+    ) -> _typing.Union[_peer_service_pb2.ExchangeResponse, _abc.Awaitable[_peer_service_pb2.ExchangeResponse]]:
+        """Carry messages about who is in the cluster, both ways."""
 
     @_abc_1.abstractmethod
     def Link(

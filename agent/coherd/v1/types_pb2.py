@@ -24,25 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63oherd/v1/types.proto\x12\tcoherd.v1\"%\n\x06Origin\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"x\n\x04\x44ots\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12!\n\x06origin\x18\x02 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\x1d\n\x04lane\x18\x03 \x01(\x0e\x32\x0f.coherd.v1.Lane\x12\r\n\x05\x66irst\x18\x04 \x01(\x04\x12\x0c\n\x04last\x18\x05 \x01(\x04\"\xeb\x01\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x12\n\nnamespaces\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x07 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x08 \x01(\r\x12%\n\x05state\x18\t \x01(\x0e\x32\x16.coherd.v1.MemberState\x12\x14\n\x0cstate_age_ms\x18\n \x01(\x04\x12\x15\n\rround_trip_us\x18\x0b \x01(\r*M\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLANE_URGENT\x10\x01\x12\x0f\n\x0bLANE_NORMAL\x10\x02\x12\r\n\tLANE_BULK\x10\x03*C\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45\x46\x46\x45\x43T_STALE\x10\x01\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_DROP\x10\x02*P\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x11\n\rDURABILITY_OS\x10\x01\x12\x13\n\x0f\x44URABILITY_DISK\x10\x02*~\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x01\x12\x1c\n\x18MEMBER_STATE_UNREACHABLE\x10\x02\x12\x1b\n\x17MEMBER_STATE_RESTARTING\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63oherd/v1/types.proto\x12\tcoherd.v1\">\n\rMemberHandler\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x01(\x08\"%\n\x06Origin\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"x\n\x04\x44ots\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12!\n\x06origin\x18\x02 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\x1d\n\x04lane\x18\x03 \x01(\x0e\x32\x0f.coherd.v1.Lane\x12\r\n\x05\x66irst\x18\x04 \x01(\x04\x12\x0c\n\x04last\x18\x05 \x01(\x04\"\xb9\x03\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x12\n\nnamespaces\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x07 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x08 \x01(\r\x12%\n\x05state\x18\t \x01(\x0e\x32\x16.coherd.v1.MemberState\x12\x14\n\x0cstate_age_ms\x18\n \x01(\x04\x12\x15\n\rround_trip_us\x18\x0b \x01(\r\x12 \n\x13\x63lock_offset_min_us\x18\x0c \x01(\x12H\x00\x88\x01\x01\x12 \n\x13\x63lock_offset_max_us\x18\r \x01(\x12H\x01\x88\x01\x01\x12*\n\x08handlers\x18\x0e \x03(\x0b\x32\x18.coherd.v1.MemberHandler\x12\x12\n\x05ready\x18\x0f \x01(\x08H\x02\x88\x01\x01\x12\x0e\n\x06linked\x18\x10 \x01(\x08\x42\x16\n\x14_clock_offset_min_usB\x16\n\x14_clock_offset_max_usB\x08\n\x06_ready*M\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLANE_URGENT\x10\x01\x12\x0f\n\x0bLANE_NORMAL\x10\x02\x12\r\n\tLANE_BULK\x10\x03*C\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45\x46\x46\x45\x43T_STALE\x10\x01\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_DROP\x10\x02*P\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x11\n\rDURABILITY_OS\x10\x01\x12\x13\n\x0f\x44URABILITY_DISK\x10\x02*\x91\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x01\x12\x15\n\x11MEMBER_STATE_DEAD\x10\x02\x12\x1b\n\x17MEMBER_STATE_RESTARTING\x10\x03\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coherd.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LANE']._serialized_start=435
-  _globals['_LANE']._serialized_end=512
-  _globals['_EFFECT']._serialized_start=514
-  _globals['_EFFECT']._serialized_end=581
-  _globals['_DURABILITY']._serialized_start=583
-  _globals['_DURABILITY']._serialized_end=663
-  _globals['_MEMBERSTATE']._serialized_start=665
-  _globals['_MEMBERSTATE']._serialized_end=791
-  _globals['_ORIGIN']._serialized_start=36
-  _globals['_ORIGIN']._serialized_end=73
-  _globals['_DOTS']._serialized_start=75
-  _globals['_DOTS']._serialized_end=195
-  _globals['_MEMBER']._serialized_start=198
-  _globals['_MEMBER']._serialized_end=433
+  _globals['_LANE']._serialized_start=705
+  _globals['_LANE']._serialized_end=782
+  _globals['_EFFECT']._serialized_start=784
+  _globals['_EFFECT']._serialized_end=851
+  _globals['_DURABILITY']._serialized_start=853
+  _globals['_DURABILITY']._serialized_end=933
+  _globals['_MEMBERSTATE']._serialized_start=936
+  _globals['_MEMBERSTATE']._serialized_end=1081
+  _globals['_MEMBERHANDLER']._serialized_start=36
+  _globals['_MEMBERHANDLER']._serialized_end=98
+  _globals['_ORIGIN']._serialized_start=100
+  _globals['_ORIGIN']._serialized_end=137
+  _globals['_DOTS']._serialized_start=139
+  _globals['_DOTS']._serialized_end=259
+  _globals['_MEMBER']._serialized_start=262
+  _globals['_MEMBER']._serialized_end=703
 # @@protoc_insertion_point(module_scope)

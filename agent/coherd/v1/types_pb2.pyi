@@ -104,11 +104,13 @@ class _MemberStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberSta
     MEMBER_STATE_UNSPECIFIED: _MemberState.ValueType  # 0
     """Never heard of."""
     MEMBER_STATE_ALIVE: _MemberState.ValueType  # 1
-    """Its links are open."""
-    MEMBER_STATE_UNREACHABLE: _MemberState.ValueType  # 2
-    """Its links are broken."""
+    """It answers."""
+    MEMBER_STATE_DEAD: _MemberState.ValueType  # 2
+    """It is down: it did not answer, and has not refuted that."""
     MEMBER_STATE_RESTARTING: _MemberState.ValueType  # 3
     """It said that it stops and will be back."""
+    MEMBER_STATE_SUSPECT: _MemberState.ValueType  # 4
+    """It did not answer; soon it is alive or dead."""
 
 class MemberState(_MemberState, metaclass=_MemberStateEnumTypeWrapper):
     """How an agent sees another one."""
@@ -116,12 +118,44 @@ class MemberState(_MemberState, metaclass=_MemberStateEnumTypeWrapper):
 MEMBER_STATE_UNSPECIFIED: MemberState.ValueType  # 0
 """Never heard of."""
 MEMBER_STATE_ALIVE: MemberState.ValueType  # 1
-"""Its links are open."""
-MEMBER_STATE_UNREACHABLE: MemberState.ValueType  # 2
-"""Its links are broken."""
+"""It answers."""
+MEMBER_STATE_DEAD: MemberState.ValueType  # 2
+"""It is down: it did not answer, and has not refuted that."""
 MEMBER_STATE_RESTARTING: MemberState.ValueType  # 3
 """It said that it stops and will be back."""
+MEMBER_STATE_SUSPECT: MemberState.ValueType  # 4
+"""It did not answer; soon it is alive or dead."""
 Global___MemberState: _TypeAlias = MemberState  # noqa: Y015
+
+@_typing.final
+class MemberHandler(_message.Message):
+    """A cache that an agent keeps coherent, and what can be done with it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """What it is: redis, memory …"""
+    namespace: _builtins.str
+    """Whose rows it applies."""
+    tags: _builtins.bool
+    """True when it finds copies by tag."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        tags: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "namespace", b"namespace", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberHandler: _TypeAlias = MemberHandler  # noqa: Y015
 
 @_typing.final
 class Origin(_message.Message):
@@ -191,7 +225,9 @@ Global___Dots: _TypeAlias = Dots  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):
-    """An agent as its peers know it."""
+    """An agent as its peers know it. What it publishes of itself is such a message too, without its
+    name, life and address.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -206,6 +242,11 @@ class Member(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     STATE_AGE_MS_FIELD_NUMBER: _builtins.int
     ROUND_TRIP_US_FIELD_NUMBER: _builtins.int
+    CLOCK_OFFSET_MIN_US_FIELD_NUMBER: _builtins.int
+    CLOCK_OFFSET_MAX_US_FIELD_NUMBER: _builtins.int
+    HANDLERS_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The agent's name."""
     epoch: _builtins.int
@@ -225,10 +266,24 @@ class Member(_message.Message):
     state_age_ms: _builtins.int
     """Since when, in milliseconds of its own running time."""
     round_trip_us: _builtins.int
-    """Round trip of the link to it, in microseconds; 0 when unknown."""
+    """Round trip to it, in microseconds; 0 when unknown."""
+    clock_offset_min_us: _builtins.int
+    """How far its wall clock is ahead of the answering agent's, at least, in microseconds; not set
+    while unknown.
+    """
+    clock_offset_max_us: _builtins.int
+    """How far it is ahead at most."""
+    ready: _builtins.bool
+    """True when it can vouch for the caches of its host; not set while unknown."""
+    linked: _builtins.bool
+    """True when the answering agent has links to it open."""
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The namespaces it holds; "*" is every one."""
+
+    @_builtins.property
+    def handlers(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberHandler]:
+        """The caches on its host."""
 
     def __init__(
         self,
@@ -244,11 +299,27 @@ class Member(_message.Message):
         state: Global___MemberState.ValueType = ...,
         state_age_ms: _builtins.int = ...,
         round_trip_us: _builtins.int = ...,
+        clock_offset_min_us: _builtins.int | None = ...,
+        clock_offset_max_us: _builtins.int | None = ...,
+        handlers: _abc.Iterable[Global___MemberHandler] | None = ...,
+        ready: _builtins.bool | None = ...,
+        linked: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_offset_max_us", b"_clock_offset_max_us", "_clock_offset_min_us", b"_clock_offset_min_us", "_ready", b"_ready", "clock_offset_max_us", b"clock_offset_max_us", "clock_offset_min_us", b"clock_offset_min_us", "ready", b"ready"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "epoch", b"epoch", "name", b"name", "namespaces", b"namespaces", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "region", b"region", "round_trip_us", b"round_trip_us", "state", b"state", "state_age_ms", b"state_age_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_offset_max_us", b"_clock_offset_max_us", "_clock_offset_min_us", b"_clock_offset_min_us", "_ready", b"_ready", "address", b"address", "clock_offset_max_us", b"clock_offset_max_us", "clock_offset_min_us", b"clock_offset_min_us", "epoch", b"epoch", "handlers", b"handlers", "linked", b"linked", "name", b"name", "namespaces", b"namespaces", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "ready", b"ready", "region", b"region", "round_trip_us", b"round_trip_us", "state", b"state", "state_age_ms", b"state_age_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__clock_offset_max_us: _TypeAlias = _typing.Literal["clock_offset_max_us"]  # noqa: Y015
+    _WhichOneofArgType__clock_offset_max_us: _TypeAlias = _typing.Literal["_clock_offset_max_us", b"_clock_offset_max_us"]  # noqa: Y015
+    _WhichOneofReturnType__clock_offset_min_us: _TypeAlias = _typing.Literal["clock_offset_min_us"]  # noqa: Y015
+    _WhichOneofArgType__clock_offset_min_us: _TypeAlias = _typing.Literal["_clock_offset_min_us", b"_clock_offset_min_us"]  # noqa: Y015
+    _WhichOneofReturnType__ready: _TypeAlias = _typing.Literal["ready"]  # noqa: Y015
+    _WhichOneofArgType__ready: _TypeAlias = _typing.Literal["_ready", b"_ready"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_offset_max_us) -> _WhichOneofReturnType__clock_offset_max_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_offset_min_us) -> _WhichOneofReturnType__clock_offset_min_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ready) -> _WhichOneofReturnType__ready | None: ...
 
 Global___Member: _TypeAlias = Member  # noqa: Y015

@@ -45,7 +45,7 @@ def test_members_survive_a_restart_as_unreachable() -> None:
     _, _, stored = roster()
     roster(stored)[0].heard(OTHER)
     again = roster(stored)[0]
-    assert again.members["other"].state is State.UNREACHABLE
+    assert again.members["other"].state is State.DEAD
     assert [m.info.name for m in again.holders("shop")] == ["other"]
 
 
@@ -60,7 +60,7 @@ def test_a_member_is_unreachable_five_seconds_after_its_link_broke() -> None:
     assert members.members["other"].state is State.ALIVE
     clock.time = 15.0
     members.check()
-    assert members.members["other"].state is State.UNREACHABLE
+    assert members.members["other"].state is State.DEAD
     assert members.members["other"].since == 15.0
 
 
@@ -115,7 +115,7 @@ class TestRestarting:
         assert members.members["other"].state is State.RESTARTING
         clock.time = 11.0
         members.check()
-        assert members.members["other"].state is State.UNREACHABLE
+        assert members.members["other"].state is State.DEAD
 
 
 class TestTombstones:

@@ -1,0 +1,144 @@
+"""Carrying the datagrams of membership: over an open link where there is one, else over a connection of
+their own, together with a look at the other's clock.
+
+A datagram that is not delivered is lost, as on any network: the machine that sends it knows what to do.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+import trio
+
+from coherd.errors import RpcFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from coherd.clock import Clock
+    from coherd.cluster.linking import Linking
+    from coherd.cluster.roster import Roster
+    from coherd.model import Origin
+    from coherd.net.peer import ExchangeReply, Peer
+    from coherd_membership import Datagram
+
+log = structlog.get_logger("coherd.membership")
+
+EXCHANGES_MAX = 256
+"""Exchanges under way at once; the datagrams of further ones are dropped and counted."""
+EXCHANGE_TIMEOUT_MIN = 2.0
+"""Seconds that an answer is waited for at least: of a join, or of a probe of a loaded host."""
+OFFSET_AFTER = 60.0
+"""Seconds after which a look at a clock gives way to a later, less exact one: clocks drift."""
+REFUSALS_MAX = 100
+"""Addresses of which it is remembered why they refuse this agent."""
+REFUSALS = frozenset({"FAILED_PRECONDITION", "PERMISSION_DENIED", "INVALID_ARGUMENT"})
+"""Codes of those that were reached, and want nothing of this agent."""
+
+
+class ClockOffset(NamedTuple):
+    """How far another agent's wall clock is ahead of this one's, in microseconds: an interval.
+
+    Its answer was written between the sending of the question and the arrival of the answer.
+    """
+
+    least: int
+    most: int
+    at: float
+    """Running time at which it was found out."""
+
+
+class Exchanging:
+    """Exchanges with other agents, by address."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        linking: Linking,
+        dial: Callable[[str], Peer],
+        clock: Clock,
+        nursery: trio.Nursery,
+    ) -> None:
+        """`dial(address)` gives the door to the agent at an address."""
+        self._roster = roster
+        self._linking = linking
+        self._dial = dial
+        self._clock = clock
+        self._nursery = nursery
+        self._under_way = 0
+        self._refusals: dict[str, str] = {}
+        self.own_addresses: set[str] = set()
+        """Addresses at which this agent itself answers."""
+        self.offsets: dict[str, ClockOffset] = {}
+        """By member."""
+        self.dropped = 0
+        """Datagrams that were not sent because too many were under way."""
+        self.on_answer: Callable[[str, ExchangeReply], None] = lambda _address, _reply: None
+        """Called with the address and what was answered."""
+        self.on_failure: Callable[[str], None] = lambda _address: None
+        """Called with an address where nobody can be reached."""
+
+    def send(self, datagrams: Iterable[Datagram], timeout: float) -> None:
+        """Send datagrams, those to one address together; answers are waited for `timeout` seconds."""
+        by_address: defaultdict[str, list[bytes]] = defaultdict(list)
+        for destination, payload in datagrams:
+            by_address[destination].append(payload)
+        for address, payloads in by_address.items():
+            if self._under_way >= EXCHANGES_MAX:
+                self.dropped += len(payloads)
+            else:
+                self._under_way += 1
+                self._nursery.start_soon(self._send, address, payloads, timeout)
+
+    async def _send(self, address: str, payloads: Sequence[bytes], timeout: float) -> None:
+        try:
+            reply = await self.ask(address, payloads, timeout)
+        except RpcFailed as error:
+            if error.code in REFUSALS:
+                self._note_refusal(address, error.details)
+            else:
+                log.debug("not delivered", address=address, error=str(error))
+            if error.code != "DEADLINE_EXCEEDED":
+                self.on_failure(address)
+        else:
+            self.on_answer(address, reply)
+        finally:
+            self._under_way -= 1
+
+    async def ask(self, address: str, payloads: Sequence[bytes], timeout: float) -> ExchangeReply:
+        """Exchange datagrams with whoever answers at an address. Raises RpcFailed."""
+        me = self._roster.me
+        linked = self._linking.at(address)
+        peer = linked or self._dial(address)
+        sent = self._clock.wall_us()
+        try:
+            reply = await peer.exchange(me, payloads, timeout)
+        finally:
+            if linked is None:
+                with trio.CancelScope(shield=True):
+                    await peer.aclose()
+        if reply.responder == (me.name, me.epoch):
+            self.own_addresses.add(address)
+        else:
+            self._note_clock(reply.responder, reply.wall_us, sent)
+        return reply
+
+    def _note_clock(self, responder: Origin, theirs: int, sent: int) -> None:
+        """Look at another's clock; keep the most exact of the looks that are not old."""
+        now = self._clock.now()
+        found = ClockOffset(theirs - self._clock.wall_us(), theirs - sent, now)
+        known = self.offsets.get(responder.name)
+        if (
+            known is None
+            or now - known.at > OFFSET_AFTER
+            or found.most - found.least <= known.most - known.least
+        ):
+            self.offsets[responder.name] = found
+
+    def _note_refusal(self, address: str, reason: str) -> None:
+        """Say once why somebody refuses this agent."""
+        if self._refusals.get(address) != reason and len(self._refusals) < REFUSALS_MAX:
+            self._refusals[address] = reason
+            log.error("refused", address=address, error=reason)
