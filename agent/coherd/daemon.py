@@ -80,9 +80,10 @@ async def run(
             async with open_bridge() as bridge, trio.open_nursery() as nursery:
                 agent = _build(config, journal, bridge, nursery)
                 agent.serve([*_handlers(config), *handlers])
+                peers = PeerService(agent.endpoint)
                 servers: list[Server | HttpServer] = [
                     *await _serve_http(agent, nursery),
-                    await _serve_peers(agent, bridge),
+                    await _serve_peers(agent, peers, bridge),
                     await _serve_local(agent, bridge),
                 ]
                 agent.start()
@@ -96,6 +97,7 @@ async def run(
                     await agent.operators.leave()
                 else:
                     await agent.operators.tell_stop()
+                peers.end_links()
                 async with trio.open_nursery() as stopping:
                     for server in servers:
                         stopping.start_soon(server.stop, STOP_GRACE)
@@ -178,9 +180,9 @@ def _build(config: AgentConfig, journal: Journal, bridge: Bridge, nursery: trio.
     return agent
 
 
-async def _serve_peers(agent: Agent, bridge: Bridge) -> Server:
+async def _serve_peers(agent: Agent, peers: PeerService, bridge: Bridge) -> Server:
     config = agent.config
-    services = [(PEER, PeerService(agent.endpoint))]
+    services = [(PEER, peers)]
     try:
         server = await bridge.serve(services, [str(config.listen)], refused=agent.count_refused)
     except OSError as error:

@@ -42,6 +42,7 @@ class AgentProcess:
         self.cluster = "test"
         self.data = self.folder / "data"
         self.seeds: list[str] = []
+        self.program = [sys.executable, "-m", "coherd"]
         self.wrapper: list[str] = []
         """A command that becomes the agent."""
         self.local = ""
@@ -65,8 +66,7 @@ class AgentProcess:
 
     @property
     def command(self) -> list[str]:
-        own = [sys.executable, "-m", "coherd", "agent", "--config", str(self.config)]
-        return [*self.wrapper, *own]
+        return [*self.wrapper, *self.program, "agent", "--config", str(self.config)]
 
     def write_config(self) -> None:
         seeds = ", ".join(f'"{seed}"' for seed in self.seeds)
@@ -176,6 +176,10 @@ class AgentProcess:
     def states(self) -> dict[str, str]:
         """How it sees everybody it knows, itself included."""
         return {m.name: types.MemberState.Name(m.state)[13:].lower() for m in self.members()}
+
+    def linked(self) -> set[str]:
+        """To whom its links are open."""
+        return {member.name for member in self.members() if member.linked}
 
     def health(self, service: str = "") -> str:
         """What the standard health service says."""

@@ -32,3 +32,11 @@ async def poll_async(probe: Callable[[], T], what: str, timeout: float = 30.0) -
         if trio.current_time() > deadline:
             raise AssertionError(f"waited {timeout:.0f} s in vain for {what}; last: {found!r}")
         await trio.sleep(PAUSE)
+
+
+def stays(probe: Callable[[], object], seconds: float, what: str) -> None:
+    """Look again and again for a while: `probe` must give something true all the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert probe(), f"{what}: not so {deadline - time.monotonic():.1f} s before the end"
+        time.sleep(PAUSE)

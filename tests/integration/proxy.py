@@ -1,7 +1,8 @@
 """A TCP proxy before one agent that can swallow everything between it and some of the others.
 
 It tells who is at the other end of a connection by the process that owns the socket, so that one agent
-can be cut off from others that go on talking to each other. While a pair is cut nothing is forwarded and
+can be cut off from others that go on talking to each other; it looks only once that matters, for looking
+takes longer than forwarding. While a pair is cut nothing is forwarded and
 nothing is closed, as on a link that drops every packet.
 """
 
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """For SO_LINGER: a close throws away what waits, and the other end sees a reset."""
@@ -23,13 +24,18 @@ DO_TIMEOUT = 30.0
 """Seconds for what a proxy is told; on a busy machine its thread may wait for a processor."""
 
 
-class Connection(NamedTuple):
+class Connection:
     """One connection through the proxy."""
 
-    name: str
-    """Who opened it."""
-    writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]
-    pumps: tuple[asyncio.Task[None], asyncio.Task[None]]
+    def __init__(
+        self, port: int, writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]
+    ) -> None:
+        self.port = port
+        """The local port of whoever opened it."""
+        self.writers = writers
+        self.name: str | None = None
+        """Who opened it; None while nobody has looked."""
+        self.pumps: tuple[asyncio.Task[None], ...] = ()
 
 
 class Proxy:
@@ -56,6 +62,7 @@ class Proxy:
         """Swallow what these agents send here (inward), and what they are answered (outward)."""
 
         def cut() -> None:
+            self._look()
             self._deaf.update(names if inward else ())
             self._mute.update(names if outward else ())
 
@@ -97,7 +104,10 @@ class Proxy:
         assert done.wait(DO_TIMEOUT), "the proxy to do what it is told"
 
     def _of(self, names: Collection[str] | None) -> list[Connection]:
-        return [each for each in self._connections if names is None or each.name in names]
+        if names is None:
+            return list(self._connections)
+        self._look()
+        return [each for each in self._connections if each.name in names]
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
@@ -116,18 +126,20 @@ class Proxy:
                     pump.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        name = self._owner(writer.get_extra_info("peername")[1])
         try:
             target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except (OSError, asyncio.CancelledError):
             writer.close()
             return
-        pumps = (
-            asyncio.ensure_future(self._pump(name, self._deaf, reader, target_writer)),
-            asyncio.ensure_future(self._pump(name, self._mute, target_reader, writer)),
-        )
-        connection = Connection(name, (writer, target_writer), pumps)
+        port = writer.get_extra_info("peername")[1]
+        connection = Connection(port, (writer, target_writer))
         self._connections.add(connection)
+        if self._deaf or self._mute:
+            self._look()
+        connection.pumps = pumps = (
+            asyncio.ensure_future(self._pump(connection, self._deaf, reader, target_writer)),
+            asyncio.ensure_future(self._pump(connection, self._mute, target_reader, writer)),
+        )
         with suppress(asyncio.CancelledError):
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         self._connections.discard(connection)
@@ -138,33 +150,39 @@ class Proxy:
 
     @staticmethod
     async def _pump(
-        name: str, cut: set[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        connection: Connection,
+        cut: set[str],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if name in cut:
+                if connection.name in cut:
                     continue
                 writer.write(data)
                 await writer.drain()
 
-    def _owner(self, port: int) -> str:
-        """Find the agent whose process holds the socket with this local port."""
+    def _look(self) -> None:
+        """Find the agents whose processes hold the other ends of the connections that have no name yet."""
+        nameless = {each.port: each for each in self._connections if each.name is None}
+        if not nameless:
+            return
         # On a busy machine the tables have thousands of lines: local, remote, six more, the inode.
-        found = (
-            re.search(
-                rf":{port:04X} [0-9A-F]+:{self.port:04X} +(?:\S+ +){{6}}(\d+) ",
+        found = {}
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):  # gRPC likes mapped addresses
+            for port, inode in re.findall(
+                rf":([0-9A-F]{{4}}) [0-9A-F]+:{self.port:04X} +(?:\S+ +){{6}}(\d+) ",
                 Path(table).read_text(),
-            )
-            for table in ("/proc/net/tcp", "/proc/net/tcp6")  # gRPC likes mapped addresses
-        )
-        inode = next((match[1] for match in found if match), None)
+            ):
+                if connection := nameless.get(int(port, 16)):
+                    found[f"socket:[{inode}]"] = connection
+        for connection in nameless.values():
+            connection.name = ""
         for agent in self._agents:
-            process = agent.process
-            if inode is None or process is None:
+            if agent.process is None:
                 continue
             with suppress(OSError):  # it may have ended
-                for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+                for descriptor in Path(f"/proc/{agent.process.pid}/fd").iterdir():
                     with suppress(OSError):
-                        if str(descriptor.readlink()) == f"socket:[{inode}]":
-                            return str(agent.name)
-        return ""
+                        if connection := found.get(str(descriptor.readlink())):
+                            connection.name = str(agent.name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 import redis
-from integration.agents import AgentProcess, lone, redis_settings
+from integration.agents import AgentProcess, cluster, lone, redis_settings
 from integration.load import Account, Client
 from integration.polling import poll
 from integration.watching import Watcher
@@ -96,6 +96,14 @@ def test_it_ends_well_with_calls_open_and_a_cache_that_hangs(tmp_path: Path) -> 
         caller.join(10)
         assert len(errors) == 1
         poll(lambda: watcher.error, "the watch to end")
+
+
+def test_it_ends_the_links_of_its_peers_instead_of_waiting_for_them(tmp_path: Path) -> None:
+    with cluster(tmp_path, ["a", "b"]) as (one, two):
+        two.signal(signal.SIGTERM)
+        assert_ends_well(two)
+        poll(lambda: "the peer ended the link" in one.log, "the links to be ended in order")
+        poll(lambda: one.states()["b"] == "restarting", "the other to know that it will be back")
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ class PeerService:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
+        self._stopping = trio.Event()
+
+    def end_links(self) -> None:
+        """Take no more rows from peers, because this agent stops: they need not wait for that."""
+        self._stopping.set()
 
     async def Exchange(  # noqa: N802
         self, request: pb.ExchangeRequest, _call: Call
@@ -63,7 +68,7 @@ class PeerService:
         opening = messages[0].open
         self._endpoint.admit(opening.cluster, decode_member(opening.me))
         call.send_nowait(pb.LinkResponse(me=encode_member(self._endpoint.me)))
-        await _Incoming(self._endpoint, call).run(messages[1:])
+        await _Incoming(self._endpoint, call, self._stopping).run(messages[1:])
 
     async def Have(self, request: pb.HaveRequest, _call: Call) -> pb.HaveResponse:  # noqa: N802
         """Take what changed at a peer."""
@@ -108,9 +113,10 @@ class PeerService:
 class _Incoming:
     """One link's receiving side: takes parcels, gathers what is to be said back."""
 
-    def __init__(self, endpoint: Endpoint, call: StreamCall) -> None:
+    def __init__(self, endpoint: Endpoint, call: StreamCall, stopping: trio.Event) -> None:
         self._endpoint = endpoint
         self._call = call
+        self._stopping = stopping
         self._acknowledged = 0
         self._applied: list[int] = []
         self._due = trio.Event()
@@ -122,12 +128,17 @@ class _Incoming:
     async def _run(self, messages: list[pb.LinkRequest]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._reply)
+            nursery.start_soon(self._end_when_stopping, nursery.cancel_scope)
             while messages or (messages := await self._call.receive()):
                 for message in messages:
                     self._take(message)
                 messages = []
                 self._due.set()
             nursery.cancel_scope.cancel()
+
+    async def _end_when_stopping(self, scope: trio.CancelScope) -> None:
+        await self._stopping.wait()
+        scope.cancel()
 
     def _take(self, message: pb.LinkRequest) -> None:
         parcels = decode_parcels(message)
