@@ -105,6 +105,16 @@ def test_who_leaves_ends_well_and_nobody_waits_for_it(tmp_path: Path) -> None:
         wait_until_whole(agents)
 
 
+def test_with_on_stop_leave_a_signal_means_that_it_is_gone_for_good(tmp_path: Path) -> None:
+    with cluster(tmp_path, NAMES, {"c": 'on_stop = "leave"'}) as agents:
+        one, two, three = agents
+        assert three.stop() == 0
+        for agent in (one, two):
+            assert set(agent.states()) == {"a", "b"}
+            assert agent.invalidate(keys=[b"x"], wait=cache.WAIT_REGION).complete
+        assert "Traceback" not in three.log
+
+
 def test_who_leaves_while_it_is_cut_off_names_those_it_could_not_tell(tmp_path: Path) -> None:
     with cluster(tmp_path, NAMES, proxies=True) as agents:
         one, two, three = agents

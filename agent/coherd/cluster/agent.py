@@ -52,6 +52,8 @@ log = structlog.get_logger("coherd.agent")
 
 STALENESS_BOUND = 30.0
 """Seconds for which a watcher that went away counts as missing where a namespace has no bound."""
+HANDLERS_PUBLISHED_MAX = 32
+"""Handlers that other agents are told of: what an agent publishes is at most 4 KiB."""
 RUNNING_TIME_INTERVAL = 10.0
 """Seconds between two notes of the running time."""
 
@@ -139,7 +141,7 @@ class Agent:
         """Begin to bring rows to caches; before peers can ask whether they are applied here."""
         for handler in handlers:
             self.delivery.start(handler)
-        infos = tuple(handler.info for handler in handlers)
+        infos = tuple(handler.info for handler in handlers[:HANDLERS_PUBLISHED_MAX])
         self.roster.me = replace(self.roster.me, handlers=infos)
         for key, position in self.ingest.watchers().items():
             self.delivery.went_away(Follower(key.rpartition(" ")[0], watched(key), position))
