@@ -101,17 +101,7 @@ class Agent:
             self._namespaces,
             needed=not journal.contents.clean,
         )
-        self.spreading = Spreading(self.roster, clock)
-        self.linking = Linking(self.roster, self.spreading, dial, random, nursery)
-        self.exchanging = Exchanging(self.roster, self.linking, dial, clock, nursery)
-        self.membership = Membership(
-            config, self.roster, self.linking, self.exchanging, clock, random, nursery
-        )
-        self.membership.on_epoch = self._begin_life
-        self.membership.is_ready = lambda: not self.reasons()
-        self.operators = Operators(
-            self.roster, self.linking, self.exchanging, self.membership, clock
-        )
+        self._meet_others(dial, random)
         self.delivery = Delivery(
             self.feed,
             self.ingest.locate,
@@ -136,6 +126,19 @@ class Agent:
         )  # fmt: skip
         self.ingest.begin_life(me.epoch)
         self._admit_damages()
+
+    def _meet_others(self, dial: Callable[[str], Peer], random: Random) -> None:
+        """Make what finds the other agents and stays linked with them."""
+        roster, clock, nursery = self.roster, self.clock, self._nursery
+        self.spreading = Spreading(roster, clock)
+        self.linking = Linking(roster, self.spreading, dial, random, nursery)
+        self.exchanging = Exchanging(roster, self.linking, dial, clock, nursery)
+        self.membership = Membership(
+            self.config, roster, self.linking, self.exchanging, clock, random, nursery
+        )
+        self.membership.on_epoch = self._begin_life
+        self.membership.is_ready = lambda: not self.reasons()
+        self.operators = Operators(roster, self.linking, self.exchanging, self.membership, clock)
 
     def serve(self, handlers: Sequence[Handler]) -> None:
         """Begin to bring rows to caches; before peers can ask whether they are applied here."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from toy_agent import ALIVE, EPOCH, UNREACHABLE, ToyAgent, coherd
+from toy_agent import ALIVE, DEAD, EPOCH, ToyAgent, coherd
 
-from coherd.cli.members import HEADS, fitted
+from coherd.cli.members import HEADS, LEAVE_OUT, fitted
 from coherd.cli.output import count_of, duration, escaped, size
 from coherd.cli.status import RESETS
 from coherd.model import Cause
@@ -34,7 +34,7 @@ PEER = types_pb2.Member(
     version="0.2.0",
     protocol_min=1,
     protocol_max=2,
-    state=UNREACHABLE,
+    state=DEAD,
     state_age_ms=65_000,
     round_trip_us=230,
 )
@@ -197,11 +197,24 @@ def test_members_are_a_table(toy: ToyAgent) -> None:
     heads, first, second = result.stdout.splitlines()
     assert [head for head in HEADS if head not in heads] == []
     assert first.split() == [
-        *("cache-1", "alive", "-", "eu-west", "127.0.0.1:4373", "-", "*", "0.1.0", "1"),
+        *(
+            "cache-1",
+            "alive",
+            "-",
+            "-",
+            "eu-west",
+            "127.0.0.1:4373",
+            "-",
+            "-",
+            "*",
+            "-",
+            "0.1.0",
+            "1",
+        ),
         str(EPOCH),
     ]
     assert second.split("  ") != first.split("  ")
-    for text in ("unreachable", "1 min 5 s", "0.23 ms", "shop,web", "1-2", str(EPOCH + 1)):
+    for text in ("dead", "1 min 5 s", "0.23 ms", "shop,web", "1-2", str(EPOCH + 1)):
         assert text in second
         assert second.index(text) in {heads.index(head) for head in HEADS}
 
@@ -210,10 +223,11 @@ def test_a_narrow_terminal_has_fewer_columns() -> None:
     cells = [dict.fromkeys(HEADS, "x" * 10)]
     assert fitted(cells, 1000)[1] == 0
     lines, without = fitted(cells, 80)
-    assert without == 4
+    assert without == len(LEAVE_OUT) == 7
     assert max(map(len, lines)) <= 80
     assert "EPOCH" not in lines[0]
-    assert fitted(cells, 10)[1] == 4
+    assert fitted(cells, 130)[1] == 2
+    assert fitted(cells, 10)[1] == 7
 
 
 def test_members_as_json_are_objects(toy: ToyAgent) -> None:
@@ -222,7 +236,7 @@ def test_members_as_json_are_objects(toy: ToyAgent) -> None:
     assert me["state"] == "alive"
     assert {name: peer[name] for name in ("name", "state", "address", "region", "epoch")} == {
         "name": "cache-2",
-        "state": "unreachable",
+        "state": "dead",
         "address": "10.0.0.12:4373",
         "region": "eu-west",
         "epoch": EPOCH + 1,

@@ -18,7 +18,7 @@ from coherd.v1 import cache_service_pb2 as pb
 
 EPOCH = 1_760_000_000_000
 ALIVE = types_pb2.MEMBER_STATE_ALIVE
-UNREACHABLE = types_pb2.MEMBER_STATE_UNREACHABLE
+DEAD = types_pb2.MEMBER_STATE_DEAD
 
 
 def dots(first: int, last: int | None = None, namespace: str = "shop") -> types_pb2.Dots:
@@ -36,7 +36,7 @@ def receipt(*rows: types_pb2.Dots, applied: str = "", missing: str = "", **more:
     return pb.Receipt(
         dots=rows,
         applied=applied.split(),
-        missing=[pb.Missing(name=name, state=UNREACHABLE) for name in missing.split()],
+        missing=[pb.Missing(name=name, state=DEAD) for name in missing.split()],
         **more,
     )
 
@@ -57,6 +57,7 @@ class ToyAgent(
         self.status = admin_pb.GetStatusResponse()
         self.members = admin_pb.ListMembersResponse()
         self.diagnosis = admin_pb.DiagnoseResponse()
+        self.joined = admin_pb.JoinResponse()
         self.forgotten = admin_pb.ForgetResponse()
         self.left = admin_pb.LeaveResponse()
         self.watch: Callable[[pb.WatchOpen], Iterator[pb.WatchResponse]] = lambda _: iter(())
@@ -90,6 +91,10 @@ class ToyAgent(
     def Diagnose(self, request: Any, context: Any) -> admin_pb.DiagnoseResponse:
         self._take(request, context)
         return self.diagnosis
+
+    def Join(self, request: Any, context: Any) -> admin_pb.JoinResponse:
+        self._take(request, context)
+        return self.joined
 
     def Forget(self, request: Any, context: Any) -> admin_pb.ForgetResponse:
         self._take(request, context)

@@ -1,21 +1,19 @@
-"""The roster keeps everybody it ever met, by name, and knows who is linked."""
+"""The roster keeps everybody it ever met, by name, as the machine sees them, and knows who is linked."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from random import Random
 
 import msgpack
 
 from coherd.clock import ManualClock
-from coherd.cluster.roster import Roster, State, decode_entry
-from coherd.limits import FORGOTTEN_MAX
-from coherd.model import Origin
+from coherd.cluster.roster import AWAY_AFTER, NOWHERE, Roster, State, decode_entry
 from coherd.net.peer import MemberInfo
 from coherd.replication.freshness import Freshness
+from coherd_membership import News, Status
 
 ME = MemberInfo("me", 5, "me:1", "r")
-OTHER = MemberInfo("other", 5, "other:1", "r")
+OTHER = News("other", 5, 1, Status.ALIVE, "other:1")
 
 
 def roster(known: dict[str, bytes] | None = None) -> tuple[Roster, ManualClock, dict[str, bytes]]:
@@ -30,45 +28,89 @@ def roster(known: dict[str, bytes] | None = None) -> tuple[Roster, ManualClock, 
     return Roster(ME, dict(stored), clock.now, store), clock, stored
 
 
-def test_a_later_life_replaces_an_earlier_one_and_never_the_other_way_round() -> None:
+def published(news: News, **fields: object) -> MemberInfo:
+    info = MemberInfo(news.name, news.epoch, news.address, "r")
+    return replace(info, **fields)  # type: ignore[arg-type]
+
+
+def test_what_is_believed_of_a_member_is_seen_and_since_when() -> None:
+    members, clock, _ = roster()
+    seen = []
+    for at, status in enumerate((Status.ALIVE, Status.SUSPECT, Status.DEAD, Status.RESTARTING)):
+        clock.time = float(at)
+        members.take(OTHER._replace(status=status, incarnation=at + 1))
+        seen.append((members.members["other"].state, members.members["other"].since))
+    states = (State.ALIVE, State.SUSPECT, State.DEAD, State.RESTARTING)
+    assert seen == [(state, float(at)) for at, state in enumerate(states)]
+
+
+def test_who_has_not_said_what_it_holds_is_taken_to_hold_everything() -> None:
     members, _, stored = roster()
-    assert members.heard(OTHER)
-    later = replace(OTHER, epoch=6, address="elsewhere:1")
-    assert members.heard(later)
-    assert not members.heard(OTHER)
-    assert members.members["other"].info == later
+    members.take(OTHER)
+    assert [m.info.name for m in members.holders("shop")] == ["other"]
+    members.learn(published(OTHER, namespaces=("billing",), ready=True))
+    assert not list(members.holders("shop"))
+    assert [m.info.name for m in members.holders("billing")] == ["other"]
+    assert decode_entry(stored["other"]) == published(OTHER, namespaces=("billing",))
+
+
+def test_a_later_life_keeps_what_the_earlier_published_until_it_says_otherwise() -> None:
+    members, _, stored = roster()
+    members.take(OTHER)
+    members.learn(published(OTHER, namespaces=("billing",), ready=True))
+    members.take(OTHER._replace(epoch=6, address="elsewhere:1"))
+    later = published(OTHER, epoch=6, address="elsewhere:1", namespaces=("billing",))
+    assert members.members["other"].info == later, "whether it is ready is not known"
     assert decode_entry(stored["other"]) == later
-    assert not members.heard(replace(ME, epoch=9)), "nobody tells it who it is"
 
 
-def test_members_survive_a_restart_as_unreachable() -> None:
+def test_nothing_is_stored_for_news_that_passes() -> None:
+    members, _, stored = roster()
+    members.take(OTHER)
+    stored.clear()
+    for status in (Status.SUSPECT, Status.ALIVE, Status.DEAD, Status.ALIVE):
+        members.take(OTHER._replace(status=status))
+    assert not stored
+
+
+def test_others_hear_of_every_change_that_matters_to_receipts() -> None:
+    members, _, _ = roster()
+    calls: list[int] = []
+    members.on_change = lambda: calls.append(len(calls))
+    members.take(OTHER)
+    members.take(OTHER._replace(status=Status.DEAD))
+    members.learn(published(OTHER, namespaces=("billing",)))
+    members.linked("other")
+    members.take(OTHER._replace(status=Status.LEFT))
+    assert len(calls) == 5
+    members.take(OTHER._replace(status=Status.LEFT, epoch=6))
+    assert len(calls) == 5, "nobody was there any more"
+
+
+def test_members_survive_a_restart_as_dead_and_the_machine_recalls_them() -> None:
     _, _, stored = roster()
-    roster(stored)[0].heard(OTHER)
+    roster(stored)[0].take(OTHER)
     again = roster(stored)[0]
     assert again.members["other"].state is State.DEAD
     assert [m.info.name for m in again.holders("shop")] == ["other"]
+    assert again.recalled == [News("other", 5, 0, Status.DEAD, "other:1")]
 
 
-def test_a_member_is_unreachable_five_seconds_after_its_link_broke() -> None:
+def test_a_member_is_away_once_its_link_has_been_broken_for_a_while() -> None:
     members, clock, _ = roster()
-    members.heard(OTHER)
+    members.take(OTHER)
+    member = members.members["other"]
+    assert not member.is_away(AWAY_AFTER - 0.1), "it is being dialled"
     members.linked("other")
     clock.time = 10.0
+    assert not member.is_away(clock.time)
     members.unlinked("other")
-    clock.time = 14.9
-    members.check()
-    assert members.members["other"].state is State.ALIVE
-    clock.time = 15.0
-    members.check()
-    assert members.members["other"].state is State.DEAD
-    assert members.members["other"].since == 15.0
-
-
-def test_who_holds_a_namespace_is_what_it_says() -> None:
-    members, _, _ = roster()
-    members.heard(replace(OTHER, namespaces=("billing",)))
-    assert [m.info.name for m in members.holders("billing")] == ["other"]
-    assert not list(members.holders("shop"))
+    assert not member.is_away(clock.time + AWAY_AFTER - 0.1)
+    assert member.is_away(clock.time + AWAY_AFTER)
+    clock.time = 100.0
+    members.take(OTHER._replace(status=Status.DEAD))
+    members.take(OTHER._replace(incarnation=2))
+    assert not member.is_away(clock.time), "it is back, and dialled again"
 
 
 def test_a_member_that_could_not_be_stored_is_stored_later() -> None:
@@ -80,108 +122,51 @@ def test_a_member_that_could_not_be_stored_is_stored_later() -> None:
         return answers.pop(0)
 
     members = Roster(ME, {}, ManualClock().now, store)
-    members.heard(OTHER)
+    members.take(OTHER)
     for _ in range(4):
-        members.check()
+        members.save()
     assert asked == ["other"] * 3
-
-
-class TestRestarting:
-    def test_who_says_it_restarts_is_restarting_at_once_and_alive_with_its_next_life(self) -> None:
-        members, clock, _ = roster()
-        members.heard(OTHER)
-        members.linked("other")
-        members.stops("other", 5)
-        member = members.members["other"]
-        assert member.state is State.RESTARTING
-        members.linked("other")
-        assert member.state is State.RESTARTING, "the life that stops does not come back"
-        clock.time = 2.0
-        members.heard(replace(OTHER, epoch=6))
-        members.linked("other")
-        assert (member.state, member.since) == (State.ALIVE, 2.0)
-        members.stops("other", 5)
-        assert member.state is State.ALIVE, "that was an earlier life"
-
-    def test_it_is_expected_back_for_ten_seconds(self) -> None:
-        members, clock, _ = roster()
-        members.heard(OTHER)
-        members.linked("other")
-        clock.time = 1.0
-        members.stops("other", 5)
-        members.unlinked("other")
-        clock.time = 10.9
-        members.check()
-        assert members.members["other"].state is State.RESTARTING
-        clock.time = 11.0
-        members.check()
-        assert members.members["other"].state is State.DEAD
 
 
 class TestTombstones:
     def test_no_life_up_to_the_epoch_counts_and_a_later_one_does(self) -> None:
         members, _, stored = roster()
-        members.heard(OTHER)
-        gone: list[str] = []
-        members.on_gone = gone.append
-        members.forget("other", 5)
-        assert gone == ["other"]
+        members.take(OTHER)
+        left = OTHER._replace(status=Status.LEFT)
+        members.take(left)
         assert not members.members
-        assert decode_entry(stored["other"]) == Origin("other", 5)
-        assert not members.heard(OTHER)
-        assert members.heard(replace(OTHER, epoch=6))
-        assert not members.forgotten
-        members.forget("other", 5)
-        assert "other" in members.members, "the later life is not concerned"
+        assert members.is_forgotten("other", 5)
+        assert not members.is_forgotten("other", 6)
+        assert decode_entry(stored["other"]) == left._replace(incarnation=0)
+        members.take(OTHER._replace(epoch=6))
+        assert members.members["other"].info.epoch == 6
+        assert not members.is_forgotten("other", 5)
+        assert decode_entry(stored["other"]) == published(OTHER, epoch=6, region="")
 
     def test_they_survive_a_restart_beside_entries_of_earlier_releases(self) -> None:
-        _, _, stored = roster()
-        stored["other"] = msgpack.packb(["other", 5, "other:1", "r", ["*"]])
+        stored = {
+            "other": msgpack.packb(["other", 5, "other:1", "r", ["*"]]),
+            "gone": msgpack.packb(["gone", 9]),
+        }
         members = roster(stored)[0]
-        assert members.members["other"].info == OTHER
-        members.forget("other", 5)
-        members.forget("unknown", 9)
-        members = roster(stored)[0]
+        assert members.members["other"].info == published(OTHER)
+        members.take(OTHER._replace(status=Status.LEFT))
+        again = roster(stored)[0]
+        assert not again.members
+        assert set(again.recalled) == {
+            News("other", 5, 0, Status.LEFT, "other:1"),
+            News("gone", 9, 0, Status.LEFT, NOWHERE),
+        }
+        assert again.is_forgotten("gone", 9)
+
+    def test_who_is_evicted_leaves_nothing_behind(self) -> None:
+        members, _, stored = roster()
+        members.take(OTHER)
+        members.take(News("gone", 9, 1, Status.LEFT, "gone:1"))
+        members.evict("other")
+        members.evict("gone")
         assert not members.members
-        assert set(members.forgotten) == {Origin("other", 5), Origin("unknown", 9)}
-        assert not members.heard(OTHER)
-
-    def test_in_whatever_order_news_comes_everybody_ends_with_the_same(self) -> None:
-        lives = [replace(OTHER, epoch=epoch) for epoch in (5, 6, 7, 8)]
-        for seed in range(50):
-            random = Random(seed)
-            news = [*lives, Origin("other", 5), Origin("other", random.choice((7, 8)))]
-            ends = []
-            for _ in range(3):
-                members, _, stored = roster()
-                for each in random.sample(news, len(news)):
-                    if isinstance(each, Origin):
-                        members.forget(*each)
-                    else:
-                        members.heard(each)
-                assert len(stored) == 1
-                ends.append((set(members.members), members.forgotten, stored["other"]))
-            assert ends[0] == ends[1] == ends[2]
-
-    def test_the_oldest_go_when_there_are_too_many(self) -> None:
-        members, _, stored = roster()
-        for n in range(FORGOTTEN_MAX):
-            members.forget(f"host-{n}", 100 + n)
-        members.forget("older", 99)
-        assert "older" not in stored
-        members.forget("newer", 101 + FORGOTTEN_MAX)
-        assert len(members.forgotten) == len(stored) == FORGOTTEN_MAX
-        assert "host-0" not in stored
-        assert "newer" in stored
-
-    def test_the_own_life_is_told_of_and_not_taken(self) -> None:
-        members, _, stored = roster()
-        heard: list[int] = []
-        members.on_forgotten = heard.append
-        for epoch in (4, 5, 9):
-            members.forget("me", epoch)
-        assert heard == [5, 9]
-        assert not members.forgotten
+        assert not members.recalled
         assert not stored
 
 
