@@ -217,16 +217,24 @@ def have(*shown: tuple[Stream, Intervals], sender: MemberInfo = PEER_ME) -> pb.H
 
 
 @asynccontextmanager
-async def doors(**settings: Any) -> AsyncIterator[Doors]:
-    """Run the agent; give it once it has joined with nobody and is ready."""
+async def doors(
+    address: str = "127.0.0.1:2", others: Any = None, **settings: Any
+) -> AsyncIterator[Doors]:
+    """Run the agent; give it once it has joined with nobody and is ready.
+
+    `others.dial(address)` stands for everybody else, where somebody else is not on this host.
+    """
     clock = BootClock()
-    me = MemberInfo("a", clock.wall_ms(), "127.0.0.1:2", "test")
+    me = MemberInfo("a", clock.wall_ms(), address, "test")
     config = AgentConfig("a", cluster="test", region="test", **settings)
     with trio.fail_after(2 * PATIENCE):
         async with open_bridge() as bridge, trio.open_nursery() as nursery:
             journal = MemoryJournal(Disk(), now=clock.now)
 
-            def dial(address: str) -> GrpcPeer:
+            def dial(address: str) -> Any:
+                if others is not None:
+                    return others.dial(address)
+                assert address.startswith("127.0.0.1:"), address
                 return GrpcPeer(bridge, address, "test", agent.count_refused)
 
             agent = Agent(config, me, journal, clock, Random(7), dial, nursery)
