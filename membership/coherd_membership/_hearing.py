@@ -178,11 +178,9 @@ class Hearing:
 
     def _hear_of_stranger(self, news: News, teller: str, now: float, *, is_rumor: bool) -> None:
         """Weigh news of a member that was not known."""
-        if self._is_poison(news, teller):
-            return
-        if not self._has_room(firsthand=False):
+        if not self._has_room(firsthand=False):  # looked at first: a flood must not cost much
             self._log.drop("members", news.name, teller)
-        else:
+        elif not self._is_poison(news, teller):
             self.apply(news._replace(accusers=self._accusers(news)), now, is_rumor=is_rumor)
 
     def _soften(self, news: News, known: News, teller: str, *, is_exchange: bool) -> News:

@@ -63,7 +63,7 @@ class Scene(NamedTuple):
 
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
-    """Afterwards the agent still works, has logged no traceback and dialled nobody but those who are there."""
+    """Afterwards the agent works as before, has logged no traceback and has dialled only who is there."""
     others = Others(b=B, c=C, liar=LIAR)
     with capture_logs() as lines:
         async with doors(ME, others) as agent:
@@ -297,7 +297,7 @@ async def test_a_hundred_thousand_invented_members_are_bounded_and_evict_nobody(
         assert roster.members.keys() == swim.members.keys()
         assert len(roster.members) == MEMBERS_MAX
         await found.eventually(lambda: not roster._unsaved)
-        assert len(agent.journal._disk.members) <= MEMBERS_MAX  # type: ignore[attr-defined]
+        assert len(agent.journal._state.members) <= MEMBERS_MAX  # type: ignore[attr-defined]
         assert len(agent.exchanging.offsets) <= 4
 
 

@@ -176,8 +176,9 @@ class Membership:
             self._wake = trio.Event()
             with trio.move_on_after(max(SLEEP_MIN, until - now)) as waiting:
                 await self._wake.wait()
-            if waiting.cancelled_caught:
-                self._look(swim, self._clock.now(), until)
+            now = self._clock.now()
+            if waiting.cancelled_caught or now >= until:  # also when something came in meanwhile
+                self._look(swim, now, until)
                 self.pump(swim)
         raise StartRefused(
             f"the name {self._roster.me.name!r} is taken by the agent at {self._taken}: choose "
