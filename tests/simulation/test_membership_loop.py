@@ -77,6 +77,7 @@ async def test_a_loop_that_stood_still_blames_nobody(autojump_clock: MockClock) 
         await until(lambda: all(is_whole(host, 3) for host in all_), 60)
 
 
+@pytest.mark.bad_input(46)
 async def test_a_newcomer_with_a_name_that_is_taken_ends_and_says_who_has_it(
     autojump_clock: MockClock,
 ) -> None:
