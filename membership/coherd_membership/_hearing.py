@@ -181,7 +181,9 @@ class Hearing:
         if not self._has_room(firsthand=False):  # looked at first: a flood must not cost much
             self._log.drop("members", news.name, teller)
         elif not self._is_poison(news, teller):
-            self.apply(news._replace(accusers=self._accusers(news)), now, is_rumor=is_rumor)
+            accusers = self._accusers(news)
+            known = news if accusers == news.accusers else news._replace(accusers=accusers)
+            self.apply(known, now, is_rumor=is_rumor)
 
     def _soften(self, news: News, known: News, teller: str, *, is_exchange: bool) -> News:
         """Give news with those accusers that are known; a death that too few vouch for is a suspicion."""

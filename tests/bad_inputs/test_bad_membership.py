@@ -343,3 +343,15 @@ async def test_what_is_not_believed_is_logged_the_1st_2nd_4th_time() -> None:
             await at.say(*[lie] * 64)
         times = [line["times"] for line in lines if line.get("reason") == "nowhere"]
         assert times == [1, 2, 4, 8, 16, 32, 64]
+
+
+async def test_a_name_alone_in_an_exchange_makes_nobody_dial_its_bearer() -> None:
+    others = Others(liar=LIAR)
+    async with doors(ME, others) as found:
+        agent = found.agent
+        ghost = word(name="ghost", epoch=1, address=ELSEWHERE)
+        await found.ask("Exchange", exchange(SAYS, told(others.news("liar"), ghost)))
+        assert "ghost" in agent.roster.members
+        await found.ask("Exchange", exchange(MemberInfo("ghost", 1, ELSEWHERE, "test")))
+        assert "ghost" not in agent.linking._scopes
+        await found.eventually(lambda: "liar" in agent.linking._scopes)
