@@ -93,12 +93,9 @@ class Agent:
         self.feed.on_damage = self.ingest.damaged
         self.roster = Roster(me, journal.contents.members, clock.now, self._store_member)
         self._healing = Healing(
-            self.ingest,
-            self.freshness,
-            self.roster,
-            self._namespaces,
+            self.ingest, self.freshness, self.roster, self._namespaces,
             needed=not journal.contents.clean,
-        )
+        )  # fmt: skip
         self.spreading = Spreading(self.roster, clock)
         self.linking = Linking(self.roster, self.spreading, dial, random, nursery)
         self.exchanging = Exchanging(self.roster, self.linking, dial, clock, nursery)
@@ -111,14 +108,10 @@ class Agent:
             self.roster, self.linking, self.exchanging, self.membership, clock
         )
         self.delivery = Delivery(
-            self.feed,
-            self.ingest.locate,
-            self.ingest.write_out,
-            random,
-            nursery,
+            self.feed, self.ingest.locate, self.ingest.write_out, random, nursery,
             lambda namespace: config.namespace(namespace).staleness_bound or STALENESS_BOUND,
             self.ingest.remember_watcher,
-        )
+        )  # fmt: skip
         self.repairing = Repairing(
             self.ingest, self.repair, self.freshness, self.roster, self.linking, clock, random,
             nursery,
