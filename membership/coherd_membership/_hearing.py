@@ -90,6 +90,7 @@ class Hearing:
             self._standing.hear_namesake(message, source)
             return False
         if word.status not in OWN_WORDS:
+            self._log.drop("poison", word.name, word.name)
             return False
         inquiry = self._inquiries.heard(word)
         if inquiry is not None:
@@ -146,6 +147,9 @@ class Hearing:
             if not self._is_poison(news, teller):
                 self._standing.hear(news, teller, now)
             return
+        if news.name == teller and news.status not in OWN_WORDS:
+            self._log.drop("poison", news.name, teller)  # who speaks is neither silent nor dead
+            return
         member = self._roster.members.get(news.name)
         if member is None:
             self._hear_of_stranger(news, teller, now, is_rumor=not is_exchange)
@@ -174,14 +178,12 @@ class Hearing:
 
     def _hear_of_stranger(self, news: News, teller: str, now: float, *, is_rumor: bool) -> None:
         """Weigh news of a member that was not known."""
-        if self._is_poison(news, teller):
-            return
-        if not self._has_room(firsthand=False):
+        if not self._has_room(firsthand=False):  # looked at first: a flood must not cost much
             self._log.drop("members", news.name, teller)
-        elif news.address == self._roster.me.address and news.status < Status.DEAD:
-            self._log.drop("own_address", news.name, teller)
-        else:
-            self.apply(news, now, is_rumor=is_rumor)
+        elif not self._is_poison(news, teller):
+            accusers = self._accusers(news)
+            known = news if accusers == news.accusers else news._replace(accusers=accusers)
+            self.apply(known, now, is_rumor=is_rumor)
 
     def _soften(self, news: News, known: News, teller: str, *, is_exchange: bool) -> News:
         """Give news with those accusers that are known; a death that too few vouch for is a suspicion."""
@@ -294,9 +296,16 @@ class Hearing:
             self._log.drop("poison", news.name, teller)
         elif news.status is not Status.LEFT and not self._admits(news.name, news.address):
             self._log.drop("nowhere", news.name, teller)
+        elif self._is_here(news):
+            self._log.drop("own_address", news.name, teller)
         else:
             return False
         return True
+
+    def _is_here(self, news: News) -> bool:
+        """Tell whether another member is said to be where this one is."""
+        me = self._roster.me
+        return news.status < Status.DEAD and news.address == me.address and news.name != me.name
 
     def _refuted(self, inquiry: Inquiry, word: News) -> None:
         """The holder of a name has answered at its old address: the news was not true."""

@@ -69,8 +69,8 @@ class Standing:
             if (is_mine or not self._exchanger.has_joined) and self._is_struck(teller, now):
                 why = "this life was struck out" if is_mine else "the name has a later life"
                 self._log.add(EpochNeeded(news.epoch, why))
-            elif is_mine:
-                self._log.drop("forged_leaves", me.name, teller)
+            else:
+                self._log.drop("forged_leaves" if is_mine else "names_taken", me.name, teller)
         elif order(news) > order(me):
             self._refute(news.incarnation + 1)
 

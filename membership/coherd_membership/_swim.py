@@ -120,8 +120,10 @@ class Swim:
 
     # ------------------------------------------------------------------ the five verbs
 
-    def receive(self, payload: bytes, source: str, now: float) -> None:
-        """Take a datagram; `source` is where an answer to it goes."""
+    def receive(self, payload: bytes, source: str, now: float, sender: str = "") -> None:
+        """Take a datagram; `source` is where an answer to it goes, and `sender`, where the transport knows
+        it, the only member whose word it may carry.
+        """
         try:
             message = decode(payload)
         except MalformedDatagram:
@@ -131,6 +133,8 @@ class Swim:
             self._counts["foreign"] += 1
         elif message.protocol_min > PROTOCOL_MAX or message.protocol_max < PROTOCOL_MIN:
             self._counts["incompatible"] += 1
+        elif sender and message.sender.name != sender:
+            self._log.drop("misnamed", message.sender.name, sender)
         elif not self._has_stopped:
             self._counts["received"] += 1
             self._receive(message, source, now)
@@ -345,8 +349,10 @@ class Swim:
                 member is not None
                 and member.lacks_meta
                 and (meta.epoch, meta.version) == (member.news.epoch, member.news.version)
-                and len(meta.data) <= self.config.meta_bytes_max
             ):
+                if len(meta.data) > self.config.meta_bytes_max:
+                    self._log.drop("metadata", meta.name, message.sender.name)
+                    continue
                 self._roster.set_meta(member, meta.data)
                 self._log.add(MetaChanged(meta.name, meta.data))
 

@@ -31,6 +31,9 @@ from coherd.replication.intervals import Intervals
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import peer_service_pb2 as pb
 from coherd.wire import encode_batch
+from coherd_membership import News, Status
+from coherd_membership import _codec as swim_codec
+from coherd_membership._messages import Kind
 
 METHODS = methods(PEER) | methods(CACHE) | methods(ADMIN)
 PATIENCE = 60.0
@@ -119,11 +122,12 @@ class Doors:
         return caught.value.details
 
     async def join(self, member: MemberInfo = PEER_ME) -> None:
-        await self.ask("Join", pb.JoinRequest(cluster="test", me=encode_member(member)))
+        await self.ask("Exchange", exchange(member, told(word(member))))
 
     @asynccontextmanager
     async def link(self, member: MemberInfo = PEER_ME) -> AsyncIterator[Any]:
-        """Open a link to the agent, as that member."""
+        """Join, and open a link to the agent, as that member."""
+        await self.join(member)
         async with self.peers.stream(METHODS["Link"]) as stream:
             opening = pb.LinkOpen(cluster="test", me=encode_member(member))
             await stream.send(pb.LinkRequest(open=opening))
@@ -140,6 +144,30 @@ class Doors:
                 with trio.move_on_after(0.005):
                     await trio.sleep_forever()
         return found
+
+
+def word(member: MemberInfo = PEER_ME, **fields: Any) -> News:
+    """What a member says of itself to the machine of membership."""
+    said = News(member.name, member.epoch, 1, Status.ALIVE, member.address)
+    return said._replace(**fields)
+
+
+def told(sender: News, *news: News, kind: int = Kind.TELL, cluster: str = "test") -> bytes:
+    """A message about membership, with news of others."""
+    label = swim_codec.cluster_label(cluster)
+    head = swim_codec.head(kind, label, 0, 0, swim_codec.encode_news(sender))
+    return head + b"".join(
+        swim_codec.section(swim_codec.NEWS, swim_codec.encode_news(each)) for each in news
+    )
+
+
+def exchange(
+    sender: MemberInfo = PEER_ME, *datagrams: bytes, cluster: str = "test"
+) -> pb.ExchangeRequest:
+    """An Exchange as that member asks for it."""
+    request = pb.ExchangeRequest(cluster=cluster, address=sender.address, datagrams=datagrams)
+    request.sender.name, request.sender.epoch = sender.name, sender.epoch
+    return request
 
 
 def assert_one_line(text: str) -> None:
@@ -189,16 +217,24 @@ def have(*shown: tuple[Stream, Intervals], sender: MemberInfo = PEER_ME) -> pb.H
 
 
 @asynccontextmanager
-async def doors(**settings: Any) -> AsyncIterator[Doors]:
-    """Run the agent; give it once it has joined with nobody and is ready."""
+async def doors(
+    address: str = "127.0.0.1:2", others: Any = None, **settings: Any
+) -> AsyncIterator[Doors]:
+    """Run the agent; give it once it has joined with nobody and is ready.
+
+    `others.dial(address)` stands for everybody else, where somebody else is not on this host.
+    """
     clock = BootClock()
-    me = MemberInfo("a", clock.wall_ms(), "127.0.0.1:2", "test")
+    me = MemberInfo("a", clock.wall_ms(), address, "test")
     config = AgentConfig("a", cluster="test", region="test", **settings)
     with trio.fail_after(2 * PATIENCE):
         async with open_bridge() as bridge, trio.open_nursery() as nursery:
             journal = MemoryJournal(Disk(), now=clock.now)
 
-            def dial(address: str) -> GrpcPeer:
+            def dial(address: str) -> Any:
+                if others is not None:
+                    return others.dial(address)
+                assert address.startswith("127.0.0.1:"), address
                 return GrpcPeer(bridge, address, "test", agent.count_refused)
 
             agent = Agent(config, me, journal, clock, Random(7), dial, nursery)

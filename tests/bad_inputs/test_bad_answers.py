@@ -11,9 +11,10 @@ from doors import PEER_ME, STREAM, Doors, payload, streams
 
 from coherd.api.services import PEER
 from coherd.errors import RpcFailed
-from coherd.limits import AGE_MAX_MS, EPOCH_MAX, MEMBERS_MAX, NUMBER_AHEAD_MAX, PARCELS_MAX
+from coherd.limits import AGE_MAX_MS, DATAGRAMS_MAX, EPOCH_MAX, NUMBER_AHEAD_MAX, PARCELS_MAX
+from coherd.model import Origin
 from coherd.net.peer_client import GrpcPeer
-from coherd.net.peer_codec import encode_member
+from coherd.net.peer_codec import encode_member, encode_origin
 from coherd.replication.intervals import Intervals
 from coherd.v1 import peer_service_pb2 as pb
 
@@ -34,9 +35,9 @@ class Liar:
         while await call.receive():
             await call.send(self.lies.get("Link", pb.LinkResponse()))
 
-    async def Join(self, _request: pb.JoinRequest, _call: Any) -> pb.JoinResponse:
-        """Answer a join."""
-        return self.lies.get("Join", pb.JoinResponse(me=encode_member(self.me)))
+    async def Exchange(self, _request: pb.ExchangeRequest, _call: Any) -> pb.ExchangeResponse:
+        """Say who it is, and nothing else."""
+        return self.lies.get("Exchange", answered(self.me.name, self.me.epoch))
 
     async def Have(self, _request: pb.HaveRequest, _call: Any) -> pb.HaveResponse:
         """Seem quiet and different."""
@@ -54,6 +55,10 @@ class Liar:
     async def Fetch(self, _request: pb.FetchRequest, call: Any) -> None:
         """Serve nothing but what is made up."""
         await call.send(self.lies.get("Fetch", pb.FetchResponse()))
+
+
+def answered(name: str, epoch: int, *datagrams: bytes) -> pb.ExchangeResponse:
+    return pb.ExchangeResponse(responder=encode_origin(Origin(name, epoch)), datagrams=datagrams)
 
 
 def page(*ranges: tuple[int, int]) -> pb.CompareResponse:
@@ -112,22 +117,22 @@ async def test_what_a_peer_answers_is_checked_and_counted(agent: Doors, lies: An
 @pytest.mark.parametrize(
     "reply",
     [
-        pb.JoinResponse(me=encode_member(replace(PEER_ME, epoch=EPOCH_MAX + 1))),
-        pb.JoinResponse(me=encode_member(PEER_ME), epoch=EPOCH_MAX + 1),
-        pb.JoinResponse(
-            me=encode_member(PEER_ME), members=[encode_member(PEER_ME)] * (MEMBERS_MAX + 1)
-        ),
-        pb.JoinResponse(),
+        answered(PEER_ME.name, EPOCH_MAX + 1),
+        answered("no name", 1),
+        answered(PEER_ME.name, 1, *[b""] * (DATAGRAMS_MAX + 1)),
+        pb.ExchangeResponse(),
     ],
-    ids=["epoch", "later epoch", "members", "nobody"],
+    ids=["epoch", "name", "datagrams", "nobody"],
 )
-async def test_a_seed_that_answers_nonsense_is_none(agent: Doors, reply: pb.JoinResponse) -> None:
-    server = await agent.bridge.serve([(PEER, Liar(Join=reply))], ["127.0.0.1:0"])
+async def test_a_seed_that_answers_nonsense_is_none(
+    agent: Doors, reply: pb.ExchangeResponse
+) -> None:
+    server = await agent.bridge.serve([(PEER, Liar(Exchange=reply))], ["127.0.0.1:0"])
     before = agent.state()
     address = f"127.0.0.1:{server.ports[0]}"
     peer = GrpcPeer(agent.bridge, address, "test", agent.agent.count_refused)
     with pytest.raises(RpcFailed, match="the peer's answer is malformed"):
-        await peer.join(agent.agent.roster.me, [], [])
+        await peer.exchange(agent.agent.roster.me, [], 10.0)
     await peer.aclose()
-    assert agent.agent.refused["Join"] == 1
+    assert agent.agent.refused["Exchange"] == 1
     assert agent.state() == before

@@ -8,12 +8,11 @@ from typing import Any
 
 import msgpack
 import pytest
-from doors import METHODS, PEER_ME, STREAM, Doors, failure_of, have, payload
+from doors import METHODS, PEER_ME, STREAM, Doors, exchange, failure_of, have, payload
 
 from coherd.clock import BootClock
 from coherd.limits import EPOCH_MAX, NUMBER_AHEAD_MAX, NUMBER_MAX, RANGES_MAX, STREAMS_MAX
 from coherd.model import Effect, Lane, Origin, Stream
-from coherd.net.peer_codec import encode_member
 from coherd.replication.intervals import Intervals
 from coherd.v1 import peer_service_pb2 as pb
 from coherd.v1 import types_pb2 as types
@@ -210,10 +209,10 @@ async def test_a_stamp_of_tomorrow_is_an_alarm_and_the_row_counts(agent: Doors) 
 async def test_an_epoch_far_ahead_is_an_alarm_and_one_beyond_2100_is_refused(agent: Doors) -> None:
     tomorrow = BootClock().wall_ms() + 25 * 3_600_000
     for epoch in (EPOCH_MAX + 1, 2**64 - 1, 0):
-        beyond = pb.JoinRequest(cluster="test", me=encode_member(replace(PEER_ME, epoch=epoch)))
-        assert await agent.refused("Join", beyond) == "an illegal epoch"
-    assert agent.agent.endpoint.epochs_ahead == 0
+        beyond = exchange(replace(PEER_ME, epoch=epoch))
+        assert await agent.refused("Exchange", beyond) == "an illegal epoch"
+    assert agent.agent.membership.epochs_ahead == 0
     await agent.join(replace(PEER_ME, epoch=tomorrow))
-    assert agent.agent.endpoint.epochs_ahead == 1
+    assert agent.agent.membership.epochs_ahead == 1
     assert agent.state().members == [PEER_ME.name]
     assert agent.agent.ingest.life.epoch < tomorrow, "nobody else's epoch moves the own one"

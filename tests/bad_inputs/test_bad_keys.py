@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import structlog
-from doors import METHODS, PEER_ME, Doors, Raw, assert_one_line
+from doors import METHODS, Doors, Raw, assert_one_line, exchange
 
 from coherd import logs
 from coherd.errors import RpcFailed
 from coherd.limits import NAMESPACE_MAX, SELECTOR_BYTES_MAX
-from coherd.net.peer_codec import encode_member
 from coherd.v1 import cache_service_pb2 as cache
-from coherd.v1 import peer_service_pb2 as pb
 
 KINDS = {"keys": "key", "tags": "tag", "prefixes": "prefix"}
 
@@ -91,8 +89,8 @@ async def test_control_characters_work_in_a_key_and_are_escaped_in_the_log(
     await agent.invalidate(keys=[key], tags=[key], reason=NASTY, wait=cache.WAIT_LOCAL)
     assert not agent.handler.entries
     await agent.refused("Invalidate", request(namespace=NASTY, keys=[b"a"]))
-    stranger = pb.JoinRequest(cluster=NASTY + "x" * 2_000, me=encode_member(PEER_ME))
-    await agent.refused("Join", stranger, "FAILED_PRECONDITION", counted=False)
+    stranger = exchange(cluster=NASTY + "x" * 2_000)
+    await agent.refused("Exchange", stranger, "FAILED_PRECONDITION", counted=False)
     structlog.get_logger("coherd.test").warning("said by a peer", text=NASTY, long="x" * 2_000)
     (line,) = [line for line in log_lines() if "said by a peer" in line]
     assert line.isprintable()
@@ -111,7 +109,7 @@ async def test_text_that_is_no_utf8(agent: Doors, text: bytes) -> None:
         data = b"\x12\x01a" + tag + bytes([len(text)]) + text
         said = await agent.refused("Invalidate", Raw(data))
         assert said == "bytes that are no coherd.v1.InvalidateRequest"
-    await agent.refused("Join", Raw(b"\x0a" + bytes([len(text)]) + text))
+    await agent.refused("Exchange", Raw(b"\x0a" + bytes([len(text)]) + text))
     with pytest.raises(UnicodeEncodeError):
         request(namespace="\ud800")
     assert (await agent.invalidate(keys=[text])).complete

@@ -10,13 +10,25 @@ from typing import Any
 
 import msgpack
 import pytest
-from doors import METHODS, PEER_ME, STREAM, Doors, Raw, failure_of, have, payload
+from doors import (
+    METHODS,
+    PEER_ME,
+    STREAM,
+    Doors,
+    Raw,
+    exchange,
+    failure_of,
+    have,
+    payload,
+    told,
+    word,
+)
 
 from coherd.errors import MalformedMessage
 from coherd.limits import PAYLOAD_BYTES_MAX
 from coherd.model import Batch
 from coherd.net.bridge_method import parse
-from coherd.net.peer_codec import decode_have, encode_member
+from coherd.net.peer_codec import decode_have
 from coherd.replication.intervals import Intervals
 from coherd.v1 import peer_service_pb2 as pb
 from coherd.v1 import types_pb2 as types
@@ -168,7 +180,7 @@ async def test_protobuf_that_is_none(agent: Doors, data: bytes) -> None:
     if data != PROTOBUF["a wrong wire type"]:  # which is an unknown field to protobuf
         for message in (pb.LinkRequest, pb.HaveRequest, types.Member):
             assert_malformed(data, lambda data, of=message: parse(of, data))  # type: ignore[misc]
-    for rpc in ("Join", "Have", "Compare", "Applied", "GetReceipt", "Invalidate"):
+    for rpc in ("Exchange", "Have", "Compare", "Applied", "GetReceipt", "Invalidate"):
         await agent.refused(rpc, Raw(data))
     async with agent.link() as link:
         await link.send(Raw(data))
@@ -179,19 +191,13 @@ async def test_protobuf_that_is_none(agent: Doors, data: bytes) -> None:
 @pytest.mark.bad_input(24)
 async def test_a_field_that_comes_twice_and_one_that_nobody_knows(agent: Doors) -> None:
     """As protobuf says: the last one counts, and what is unknown is passed over."""
-    member = encode_member(PEER_ME).SerializeToString()
+    second = replace(PEER_ME, name="peer-2")
     any_ = b"\x0a\x0bexample/Any\x12\x02hi"
     unknown = b"\xfa\x07" + bytes([len(any_)]) + any_
-    twice = member + encode_member(replace(PEER_ME, name="peer-2")).SerializeToString()
-    join = pb.JoinRequest(cluster="nobody").SerializeToString()
-    join += pb.JoinRequest(cluster="test").SerializeToString()
-    join += b"\x12" + _length(twice) + twice + unknown
-    await agent.ask("Join", Raw(join))
+    data = exchange(PEER_ME, cluster="nobody").SerializeToString()
+    data += exchange(second, told(word(second))).SerializeToString()
+    await agent.ask("Exchange", Raw(data + unknown))
     assert agent.state().members == ["peer-2"]
-
-
-def _length(data: bytes) -> bytes:
-    return bytes([len(data) & 127 | 128, len(data) >> 7])
 
 
 @pytest.mark.bad_input(24)

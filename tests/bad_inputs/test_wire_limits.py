@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgpack
 import pytest
 import trio
-from doors import METHODS, PEER_ME, STREAM, Doors, Raw, have, payload
+from doors import METHODS, PEER_ME, STREAM, Doors, Raw, exchange, have, payload, told, word
 from google.protobuf.duration_pb2 import Duration
 from h2.exceptions import TooManyStreamsError
 from http2 import http2
@@ -21,16 +22,19 @@ from http2 import http2
 from coherd import limits, logs
 from coherd.api.peer_service import PeerService
 from coherd.clock import BootClock
+from coherd.cluster.membership import swim_config
 from coherd.errors import MalformedMessage, RpcFailed
 from coherd.limits import LIMITS
 from coherd.net import peer_codec
 from coherd.net.peer_codec import encode_member
 from coherd.replication.clock import HybridClock, is_far_ahead
 from coherd.replication.intervals import Intervals
+from coherd.v1 import admin_service_pb2 as admin
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import peer_service_pb2 as pb
 from coherd.v1 import types_pb2 as types
 from coherd.wire import decode_batch
+from coherd_membership import Swim
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bad-inputs.md").read_text()
 
@@ -82,8 +86,12 @@ def invalidation(**fields: Any) -> cache.InvalidateRequest:
     return cache.InvalidateRequest(**{"namespace": "shop", "keys": [b"k"], **fields})
 
 
-def member(**fields: Any) -> pb.JoinRequest:
-    return pb.JoinRequest(cluster="test", me=encode_member(replace(PEER_ME, **fields)))
+def sender(**fields: Any) -> pb.ExchangeRequest:
+    return exchange(replace(PEER_ME, **fields))
+
+
+def member(**fields: Any) -> types.Member:
+    return encode_member(replace(PEER_ME, **fields))
 
 
 def padded(data: bytes, size: int) -> bytes:
@@ -123,13 +131,12 @@ def wide_have(count: int) -> pb.HaveRequest:
 DOTS = types.Dots(namespace="shop", origin=types.Origin(name="a", epoch=1), lane=1, first=1, last=1)
 
 by_call("NAMESPACE_MAX", "Invalidate", lambda n: invalidation(namespace="x" * n))
-by_call("NAME_MAX", "Join", lambda n: member(name="x" * n))
+by_call("NAME_MAX", "Exchange", lambda n: sender(name="x" * n))
 by_call("SELECTOR_BYTES_MAX", "Invalidate", lambda n: invalidation(keys=[b"k" * n]))
 by_call("REASON_MAX", "Invalidate", lambda n: invalidation(reason="é" * n))
-by_call("ADDRESS_MAX", "Join", lambda n: member(address="x" * n))
 by_call("NUMBER_MAX", "Invalidate", lambda n: invalidation(versions=[n]))
 by_call("NUMBER_AHEAD_MAX", "Have", lambda n: have((STREAM, Intervals([(1, n)]))))
-by_call("EPOCH_MAX", "Join", lambda n: member(epoch=n))
+by_call("EPOCH_MAX", "Exchange", lambda n: sender(epoch=n))
 by_call("TIMEOUT_MAX", "Invalidate", lambda n: invalidation(timeout=Duration(seconds=n)))
 by_call("BATCH_ROWS_MAX", "Invalidate", lambda n: invalidation(keys=[b"k"] * n))
 by_call("STREAMS_MAX", "Have", wide_have)
@@ -141,7 +148,10 @@ by_call(
     "Invalidate",
     lambda n: Raw(padded(invalidation().SerializeToString(), n)),
 )
-by_call("MESSAGE_BYTES_MAX", "Join", lambda n: Raw(padded(member().SerializeToString(), n)))
+by_call("DATAGRAMS_MAX", "Exchange", lambda n: exchange(PEER_ME, *[b""] * n))
+by_call("JOIN_SEEDS_MAX", "Join", lambda n: admin.JoinRequest(seeds=["127.0.0.1:1"] * n))
+by_call("MESSAGE_BYTES_MAX", "Exchange", lambda n: Raw(padded(sender().SerializeToString(), n)))
+by_decoding("ADDRESS_MAX", lambda n: peer_codec.decode_member(member(address="x" * n)))
 by_decoding("RANGES_MAX", lambda n: peer_codec.decode_have(holey_have(n)))
 by_decoding("BATCH_RANGES_MAX", lambda n: decode_batch(holey_payload(n)))
 by_decoding("PAYLOAD_BYTES_MAX", lambda n: decode_batch(long_payload(n)))
@@ -151,21 +161,37 @@ by_decoding(
 by_decoding(
     "PARCELS_MAX", lambda n: peer_codec.decode_parcels(pb.LinkRequest(parcels=[pb.Parcel()] * n))
 )
-by_decoding("MEMBERS_MAX", lambda n: peer_codec.decode_members([encode_member(PEER_ME)] * n))
-by_decoding("FORGOTTEN_MAX", lambda n: peer_codec.decode_forgotten([DOTS.origin] * n))
 by_decoding("BUCKETS", lambda n: peer_codec.decode_buckets([0] * n))
 by_decoding(
     "MEMBER_BYTES_MAX",
     lambda n: peer_codec.decode_member(
-        types.Member.FromString(padded(encode_member(PEER_ME).SerializeToString(), n))
+        types.Member.FromString(padded(member().SerializeToString(), n))
     ),
 )
 
 
 @case("VERSION_MAX")
-async def version(agent: Doors, value: int) -> bool:
-    await agent.ask("Join", member(version="v" * value))
-    return len(agent.agent.roster.members[PEER_ME.name].info.version) == value
+async def version(_agent: Doors, value: int) -> bool:
+    return peer_codec.decode_member(member(version="v" * value)).version == "v" * value
+
+
+@case("MEMBERS_MAX")
+async def members(_agent: Doors, value: int) -> bool:
+    """The machine alone: whole agents would dial whoever is made up."""
+    me = word(PEER_ME, name="a")
+    swim = Swim(
+        swim_config("lan"),
+        name="a",
+        epoch=1,
+        address="10.0.0.1:1",
+        cluster="test",
+        random=Random(7),
+    )
+    for first in range(1, value, 500):
+        made_up = [me._replace(name=f"m{n}") for n in range(first, min(first + 500, value))]
+        swim.receive(told(word(), *made_up), "127.0.0.1:1", 0.0)
+    assert len(swim.members) == min(value, limits.MEMBERS_MAX)
+    return swim.statistics().get("members", 0) == 0
 
 
 @case("LOG_TEXT_MAX")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from random import Random
 from typing import Any, NamedTuple
 
 import msgpack
@@ -21,6 +22,9 @@ from coherd.replication.repair import Answer
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import peer_service_pb2 as pb
 from coherd.wire import decode_batch, decode_ranges, encode_batch
+from coherd_membership import MalformedDatagram, News, Status, Swim, SwimConfig
+from coherd_membership import _codec as swim_codec
+from coherd_membership._messages import Kind, Meta
 
 ORIGIN = Origin("cache-1", 1_790_000_000_000)
 STREAM = Stream("shop", ORIGIN, Lane.BULK)
@@ -41,7 +45,38 @@ REPLY = LinkReply(7, [(1, ("cache-1",)), (2, ())])
 DOTS = [StreamRange(STREAM, (1, 2**63 - 1))]
 POSITION = Position("cache-1", 5, 7)
 REQUEST = cache.InvalidateRequest(namespace="shop", keys=[b"a"], tags=[b"b"], versions=[1, 2])
+NEWS = News("cache-1", 5, 2, Status.SUSPECT, "10.0.0.1:4373", 1, ("cache-2", "cache-3"))
+DATAGRAMS = tuple(
+    swim_codec.head(
+        kind, swim_codec.cluster_label("test"), 7, 9, swim_codec.encode_news(NEWS), "me"
+    )
+    + b"".join(
+        (
+            swim_codec.section(swim_codec.NEWS, swim_codec.encode_news(NEWS._replace(name="x"))),
+            swim_codec.section(swim_codec.ADDRESS, b"10.0.0.2:4373"),
+            swim_codec.section(swim_codec.MASK, swim_codec.encode_mask(2**64 - 1, wants_back=True)),
+            swim_codec.section(swim_codec.BUCKET_SUMS, swim_codec.encode_buckets(range(64))),
+            swim_codec.section(swim_codec.NAMES, swim_codec.encode_texts(["me", "x"])),
+            swim_codec.section(
+                swim_codec.METADATA, swim_codec.encode_meta(Meta("x", 5, 1, b"published"))
+            ),
+        )
+    )
+    for kind in Kind
+)
 CONFIG = b'name = "a"\njoin = ["x:1", "[::1]:2"]\n[namespaces.shop]\nmax_ttl = "1h"\n[[handlers]]\nurl = 1\n'
+
+
+def listen(data: bytes) -> Swim:
+    """Let a machine of membership hear a datagram, and look at what it makes of it."""
+    swim = Swim(
+        SwimConfig(), name="me", epoch=1, address="10.0.0.9:1", cluster="test", random=Random(7)
+    )
+    swim.receive(data, "10.0.0.1:4373", 0.0)
+    swim.handle_timer(60.0)
+    swim.events()
+    swim.datagrams()
+    return swim
 
 
 class Decoder(NamedTuple):
@@ -76,25 +111,39 @@ DECODERS = {
     ),
     "parcels": _message(pb.LinkRequest, codec.decode_parcels, codec.encode_parcels(PARCELS)),
     "reply": _message(pb.LinkResponse, codec.decode_link_reply, codec.encode_link_reply(REPLY)),
-    "join": _message(
-        pb.JoinRequest,
+    "link": _message(
+        pb.LinkRequest,
+        lambda message: codec.decode_member(message.open.me),
+        pb.LinkRequest(open=pb.LinkOpen(cluster="test", me=codec.encode_member(MEMBER))),
+    ),
+    "exchange": _message(
+        pb.ExchangeRequest,
         lambda message: (
-            codec.decode_member(message.me),
-            codec.decode_members(message.members),
-            codec.decode_forgotten(message.forgotten),
+            codec.decode_origin_message(message.sender),
+            codec.decode_datagrams(message.datagrams),
         ),
-        pb.JoinRequest(
+        pb.ExchangeRequest(
             cluster="test",
-            me=codec.encode_member(MEMBER),
-            members=[codec.encode_member(MEMBER)],
-            forgotten=[codec.encode_origin(ORIGIN)],
+            sender=codec.encode_origin(ORIGIN),
+            address=MEMBER.address,
+            datagrams=DATAGRAMS,
         ),
     ),
-    "joined": _message(
-        pb.JoinResponse,
-        lambda message: (codec.decode_member(message.me), codec.decode_epoch(message.epoch)),
-        pb.JoinResponse(me=codec.encode_member(MEMBER), epoch=7),
+    "exchanged": _message(
+        pb.ExchangeResponse,
+        lambda message: (
+            codec.decode_origin_message(message.responder),
+            codec.decode_datagrams(message.datagrams),
+        ),
+        pb.ExchangeResponse(responder=codec.encode_origin(ORIGIN), datagrams=DATAGRAMS, wall_us=7),
     ),
+    "datagram": Decoder(swim_codec.decode, (MalformedDatagram,), DATAGRAMS),
+    "published": Decoder(
+        lambda data: codec.decode_published(data, "cache-1", 5, "10.0.0.1:4373"),
+        (MalformedMessage,),
+        (codec.encode_published(MEMBER),),
+    ),
+    "stranger": Decoder(listen, (), DATAGRAMS),
     "compare": _message(
         pb.CompareRequest,
         lambda message: codec.decode_buckets(message.wanted),
@@ -116,5 +165,4 @@ DECODERS = {
 
 
 def _reader(data: bytes) -> Any:
-
     return io.BytesIO(data)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["coherd"]):
+with atheris.instrument_imports(include=["coherd", "coherd_membership"]):
     from decoders import DECODERS, Decoder
 
 SECONDS_MAX = 0.05

@@ -232,6 +232,64 @@ def test_a_member_at_the_own_address_is_not_taken_in_from_others() -> None:
     assert core.statistics()["own_address"] == 1
 
 
+def test_nobody_else_is_where_this_member_is_by_its_own_word_either() -> None:
+    core = acquainted("a", "b")
+    tell(core, news("x", address=address("me")))
+    tell(core, news("b", incarnation=2, address=address("me")))
+    tell(core, "a", news("b", incarnation=2, address=address("me")))
+    assert core.statistics()["own_address"] == 3
+    assert set(core.members) == {"a", "b"}
+    assert core.members["b"].news.address == address("b")
+    assert core.datagrams() == [], "nobody is asked"
+
+
+@pytest.mark.parametrize("verdict", [Status.SUSPECT, Status.DEAD])
+def test_who_speaks_is_neither_silent_nor_dead(verdict: Status) -> None:
+    core = acquainted("a", "b", "c")
+    before = core.members["b"].news
+    tell(core, "b", news("b", verdict, 2, accusers=("a", "c")))
+    tell(core, news("b", verdict, 2))
+    assert core.members["b"].news == before
+    assert core.statistics()["poison"] == 2
+
+
+def test_a_message_in_the_name_of_another_is_dropped_where_the_transport_knows_who_sends() -> None:
+    core = acquainted("a", "b")
+    before = core.members["b"].news
+    core.receive(datagram(Kind.TELL, news("b", incarnation=2)), address("a"), 1.0, "a")
+    assert core.members["b"].news == before
+    assert core.statistics()["misnamed"] == 1
+    core.receive(datagram(Kind.TELL, news("b", incarnation=2)), address("b"), 1.0, "b")
+    assert core.members["b"].news.incarnation == 2
+
+
+def test_metadata_over_the_limit_is_counted_and_what_was_there_stays() -> None:
+    core = acquainted("a", config=replace(LAN, meta_bytes_max=10))
+    tell(core, news("a", incarnation=2, version=2))
+    for data in (bytes(11), bytes(10)):
+        meta = codec.section(codec.METADATA, codec.encode_meta(Meta("a", 1, 2, data)))
+        core.receive(
+            datagram(Kind.META, news("a", incarnation=2, version=2), content=meta), "a:1", 1.0
+        )
+        assert core.statistics()["metadata"] == 1
+    assert core.members["a"].meta == bytes(10)
+
+
+def test_accusers_that_nobody_knows_are_not_kept_of_a_stranger() -> None:
+    """Else rosters of made-up members would be longer than any message may be."""
+    core = acquainted("a", "b")
+    tell(core, "a", news("x", Status.SUSPECT, accusers=("b", "n" * 255, "o" * 255)))
+    assert core.members["x"].news.accusers == ("b",)
+
+
+def test_my_name_with_a_later_life_elsewhere_is_counted_once_this_member_has_joined() -> None:
+    cores = cluster()
+    lie(cores, cores["m0"].me._replace(epoch=5, address="somewhere:1"))
+    assert cores["m0"].statistics()["names_taken"] == 1
+    assert cores["m0"].me.epoch == 1
+    assert not cores.happened("m0", EpochNeeded)
+
+
 def test_answers_to_nothing_change_nothing() -> None:
     core = acquainted("a", "b")
     before = {name: member.news for name, member in core.members.items()}

@@ -98,7 +98,8 @@ class Endpoint:
         Raises RpcFailed for another cluster, and InvalidRequest for an address where nobody can be.
         """
         self._check_cluster(cluster)
-        if not admits(sender.name, address, self.me.address):
+        is_mine = address == self.me.address and sender.name != self.me.name
+        if is_mine or not admits(sender.name, address, self.me.address):
             raise InvalidRequest(f"{address[:80]!r}: no other agent can be there")
         answers = self._membership.exchange(sender, address, datagrams)
         return ExchangeReply(Origin(self.me.name, self.me.epoch), answers, self._clock.wall_us())

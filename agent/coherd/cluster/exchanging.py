@@ -126,7 +126,12 @@ class Exchanging:
         return reply
 
     def _note_clock(self, responder: Origin, theirs: int, sent: int) -> None:
-        """Look at another's clock; keep the most exact of the looks that are not old."""
+        """Look at the clock of a member; keep the most exact of the looks that are not old."""
+        if responder.name not in self._roster.members:
+            return
+        if len(self.offsets) > 2 * len(self._roster.members):  # of those that are gone since
+            known_ones = self.offsets.keys() & self._roster.members.keys()
+            self.offsets = {name: self.offsets[name] for name in known_ones}
         now = self._clock.now()
         found = ClockOffset(theirs - self._clock.wall_us(), theirs - sent, now)
         known = self.offsets.get(responder.name)

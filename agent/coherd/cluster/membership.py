@@ -7,6 +7,7 @@ is told to the machine, which then doubts itself before it doubts others.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import trio
 from coherd.cluster.admitting import admits
 from coherd.cluster.exchanging import EXCHANGE_TIMEOUT_MIN
 from coherd.errors import MalformedMessage, RpcFailed, StartRefused
-from coherd.limits import EPOCH_MAX, MEMBERS_MAX
+from coherd.limits import DATAGRAMS_MAX, EPOCH_MAX, MEMBERS_MAX, MESSAGE_BYTES_MAX
 from coherd.net.peer_codec import decode_published, encode_published
 from coherd.replication.clock import is_far_ahead
 from coherd_membership import (
@@ -58,11 +59,13 @@ PUBLISH_INTERVAL = 5.0
 DOWN_INTERVAL = 5.0
 """Seconds between two questions to members that are down. `coherd_membership` asks every 65 s; a host that
 was cut off for a moment would serve stale copies for as long."""
+ANSWERS_MAX, ANSWER_BYTES_MAX = DATAGRAMS_MAX // 2, MESSAGE_BYTES_MAX // 2
+"""Answers to one Exchange, and their bytes: what few questions ask for could be more than memory holds."""
 CONTACTS_MAX = 17
 """Members with which rosters are compared at once."""
 DROPPED = (
     "malformed", "foreign", "incompatible", "unexpected", "poison", "nowhere", "own_address",
-    "forged_leaves", "names_taken", "inquiries", "members",
+    "forged_leaves", "names_taken", "inquiries", "members", "misnamed", "metadata",
 )  # fmt: skip
 """Reasons of the machine to drop a message or a piece of news, as `Swim.statistics` names them."""
 LOGGED = {
@@ -113,7 +116,9 @@ class Membership:
         """Where the agent is that had this name first."""
         self.swim: Swim | None = None
         """The machine, once this agent has started."""
-        self._unreadable = 0
+        self._unreadable = self._crowded = 0
+        self._not_believed: Counter[str] = Counter()
+        """What was told of by the machine, by reason."""
         self.epochs_ahead = 0
         """How often a member showed an epoch that lies far ahead of the local clock."""
         self.is_ready: Callable[[], bool] = lambda: False
@@ -136,7 +141,8 @@ class Membership:
         """What was not believed or could not be read, by reason."""
         counts = self.swim.statistics() if self.swim is not None else {}
         dropped = {reason: counts.get(reason, 0) for reason in DROPPED}
-        return dropped | {"unreadable": self._unreadable, "crowded": self._exchanging.dropped}
+        crowded = self._exchanging.dropped + self._crowded
+        return dropped | {"unreadable": self._unreadable, "crowded": crowded}
 
     def start(self) -> None:
         """Start the machine and its loop; where this agent is reached is known by now."""
@@ -170,8 +176,9 @@ class Membership:
             self._wake = trio.Event()
             with trio.move_on_after(max(SLEEP_MIN, until - now)) as waiting:
                 await self._wake.wait()
-            if waiting.cancelled_caught:
-                self._look(swim, self._clock.now(), until)
+            now = self._clock.now()
+            if waiting.cancelled_caught or now >= until:  # also when something came in meanwhile
+                self._look(swim, now, until)
                 self.pump(swim)
         raise StartRefused(
             f"the name {self._roster.me.name!r} is taken by the agent at {self._taken}: choose "
@@ -220,13 +227,20 @@ class Membership:
         swim = self.swim
         if swim is None:
             raise RpcFailed("UNAVAILABLE", "this agent is starting")
-        self._receive(swim, address, datagrams)
-        answers, others = [], []
-        for datagram in swim.datagrams():
-            if datagram.destination == address:
-                answers.append(datagram.payload)
-            else:
-                others.append(datagram)
+        now = self._clock.now()
+        answers: list[bytes] = []
+        others: list[Datagram] = []
+        size = 0
+        for payload in datagrams:
+            if len(answers) >= ANSWERS_MAX or size >= ANSWER_BYTES_MAX:
+                self._crowded += 1
+                continue
+            swim.receive(payload, address, now, sender.name)
+            out = swim.datagrams()
+            for_sender = [each.payload for each in out if each.destination == address]
+            answers += for_sender
+            size += sum(map(len, for_sender))
+            others += [each for each in out if each.destination != address]
         self._send(swim, others)
         self.pump(swim)
         self.spoke(sender.name)
@@ -234,18 +248,16 @@ class Membership:
 
     def _answered(self, address: str, reply: ExchangeReply) -> None:
         if self.swim is not None:
-            self._receive(self.swim, address, reply.datagrams)
+            now = self._clock.now()
+            for payload in reply.datagrams:
+                self.swim.receive(payload, address, now, reply.responder.name)
             self.pump(self.swim)
             self.spoke(reply.responder.name)
 
-    def _receive(self, swim: Swim, address: str, datagrams: Sequence[bytes]) -> None:
-        now = self._clock.now()
-        for datagram in datagrams:
-            swim.receive(datagram, address, now)
-
     def spoke(self, name: str) -> None:
         """A member has spoken to this agent: it is there, so be linked with it."""
-        if name in self._roster.members:
+        member = self.swim.members.get(name) if self.swim is not None else None
+        if member is not None and member.heard:  # not by its name alone, which anybody can write
             self._linking.want(name)
 
     def _failed(self, address: str) -> None:
@@ -290,7 +302,8 @@ class Membership:
             case EpochNeeded(epoch, reason):
                 self._renew(swim, epoch, reason)
             case Dropped(reason, name, source):
-                times = swim.statistics()[reason]
+                self._not_believed[reason] += 1
+                times = self._not_believed[reason]
                 if times.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …
                     log.warning(
                         "not believed", reason=reason, member=name, told_by=source, times=times
@@ -307,9 +320,10 @@ class Membership:
             if is_far_ahead(news.epoch, self._clock.wall_ms()):
                 self.epochs_ahead += 1
                 log.warning("epoch far ahead: a clock is wrong", member=news.name, epoch=news.epoch)
-            if swim.members[news.name].heard:
+            member = swim.members.get(news.name)
+            if member is not None and member.heard:
                 self._linking.want(news.name)
-            else:
+            elif member is not None:  # it may have had to make room since
                 swim.contact(news.name, self._clock.now())
 
     def _meta_changed(self, name: str, meta: bytes) -> None:

@@ -47,6 +47,15 @@ join = ["cache-2.internal:4373", "10.0.0.12:4373"]
 # default: false
 join_alone = false
 
+# How soon others are asked, suspected and declared dead: "lan", "fast", "wan" or "local"; the same for all
+# agents of a cluster.
+# default: "lan"
+profile = "lan"
+
+# What SIGTERM means: "restart", the agent will be back and is waited for, or "leave", it is gone for good.
+# default: "restart"
+on_stop = "restart"
+
 # The directory of the journal and the identity: on a local disk, for one agent alone.
 # default: "/var/lib/coherd"
 data_dir = "/var/lib/coherd"

@@ -131,6 +131,8 @@ def test_every_setting_above_the_tables_has_a_variable() -> None:
         "COHERD_INSECURE": "yes",
         "COHERD_JOIN": "",
         "COHERD_JOIN_ALONE": "1",
+        "COHERD_PROFILE": "lan",
+        "COHERD_ON_STOP": "restart",
         "COHERD_DATA_DIR": "/data",
         "COHERD_LOCAL": "unix:/a,127.0.0.1:4376",
         "COHERD_HTTP": "",
