@@ -133,7 +133,7 @@ def test_an_agent_that_was_cut_off_catches_up_after_the_heal(hosts: Hosts) -> No
     poll(lambda: two.namespace().received == 5000, "the reachable host to have everything")
     assert hosts.left(1) == set(users(5001, 6000))
     assert len(hosts.left(2)) == 6000
-    poll(lambda: one.status().members_alive == 2, "the cut host to count as unreachable")
+    poll(lambda: one.status().members_alive == 2, "the cut host to count as dead")
     for agent in hosts.agents:
         assert agent.proxy is not None
         agent.proxy.heal()

@@ -67,11 +67,11 @@ def test_a_dead_agent_is_required_until_it_is_forgotten_and_is_back_when_it_star
         assert (code, said.startswith("refused: b is alive: ")) == (1, True)
         code, _, said = coherd(one, "forget", "z")
         assert (code, said) == (6, "not found: no agent 'z'; known are: b, c\n")
-        poll(lambda: one.states()["c"] == "unreachable", "the third to be unreachable")
+        poll(lambda: one.states()["c"] == "dead", "the third to be dead")
         receipt = one.invalidate(keys=[b"x"], wait=cache.WAIT_REGION, timeout=3600)
-        assert missing(receipt) == [("c", types.MEMBER_STATE_UNREACHABLE)]
+        assert missing(receipt) == [("c", types.MEMBER_STATE_DEAD)]
         code, said, _ = coherd(one, "forget", "c")
-        assert (code, said.startswith(f"forgotten: c at {three.address}, unreachable")) == (0, True)
+        assert (code, said.startswith(f"forgotten: c at {three.address}, dead")) == (0, True)
         poll(lambda: "c" not in two.states(), "the second to hear of it")
         for agent in (one, two):
             assert agent.receipt(receipt.dots).complete
@@ -111,7 +111,7 @@ def test_who_leaves_while_it_is_cut_off_names_those_it_could_not_tell(tmp_path: 
         for agent, other in ((two, three), (three, two)):
             assert agent.proxy is not None
             agent.proxy.cut([other.name])
-        poll(lambda: three.states()["b"] == "unreachable", "the second to be out of reach")
+        poll(lambda: three.states()["b"] == "dead", "the second to be out of reach")
         code, said, error = coherd(three, "leave")
         assert (code, said) == (3, "left; told: a\n")
         assert error == "not told: b; they learn it from the others\n"
@@ -128,7 +128,7 @@ def test_a_live_agent_that_is_forgotten_by_mistake_is_back_after_the_heal(tmp_pa
         for agent, other in ((one, three), (two, three), (three, one), (three, two)):
             assert agent.proxy is not None
             agent.proxy.cut([other.name])
-        poll(lambda: one.states()["c"] == "unreachable", "the third to be out of reach")
+        poll(lambda: one.states()["c"] == "dead", "the third to be out of reach")
         assert coherd(one, "forget", "c")[0] == 0
         poll(lambda: "c" not in two.states(), "the second to hear of it")
         three.invalidate(keys=[b"meanwhile"])

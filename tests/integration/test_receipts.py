@@ -103,13 +103,13 @@ def test_a_member_that_is_down_is_named_at_once(hosts: Hosts) -> None:
     agents, _ = hosts
     one, two, _ = agents
     assert two.stop() == 0
-    poll(lambda: one.states()["cache-2"] == "unreachable", "the second to be unreachable")
-    assert one.states() == {"cache-1": "alive", "cache-2": "unreachable", "cache-3": "alive"}
+    poll(lambda: one.states()["cache-2"] == "dead", "the second to be dead")
+    assert one.states() == {"cache-1": "alive", "cache-2": "dead", "cache-3": "alive"}
     assert one.status().ready
     receipt = one.invalidate(keys=[b"a"], wait=cache.WAIT_REGION, timeout=3600)
     assert not receipt.complete
     assert [(m.name, m.state) for m in receipt.missing] == [
-        ("cache-2", types.MEMBER_STATE_UNREACHABLE),
+        ("cache-2", types.MEMBER_STATE_DEAD),
     ]
     enough = one.invalidate(keys=[b"a"], wait=cache.WAIT_MEMBERS, members=2, timeout=30)
     assert enough.complete

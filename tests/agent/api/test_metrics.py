@@ -120,7 +120,7 @@ async def test_how_far_a_member_is_behind(autojump_clock: MockClock) -> None:
         two.crash()
         await wait(10)
         assert scrape()["coherd_member_sync_age_seconds"]["host-2",] >= 10
-        assert scrape()["coherd_members"]["unreachable",] == 1
+        assert scrape()["coherd_members"]["dead",] == 1
         assert scrape()["coherd_link_open"] == {("rest", "host-2"): 0, ("urgent", "host-2"): 0}
 
 

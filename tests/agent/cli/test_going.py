@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 
 import grpc
-from toy_agent import UNREACHABLE, ToyAgent, coherd
+from toy_agent import DEAD, ToyAgent, coherd
 
 from coherd.v1 import admin_service_pb2 as pb
 from coherd.v1 import types_pb2
 
-GONE = types_pb2.Member(
-    name="cache-2", address="10.0.0.12:4373", state=UNREACHABLE, state_age_ms=65_000
-)
+GONE = types_pb2.Member(name="cache-2", address="10.0.0.12:4373", state=DEAD, state_age_ms=65_000)
 
 
 def test_who_is_forgotten_is_named(toy: ToyAgent) -> None:
     toy.forgotten = pb.ForgetResponse(member=GONE)
     result = coherd("forget", "cache-2")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == "forgotten: cache-2 at 10.0.0.12:4373, unreachable for 1 min 5 s\n"
+    assert result.stdout == "forgotten: cache-2 at 10.0.0.12:4373, dead for 1 min 5 s\n"
     assert toy.asked == [pb.ForgetRequest(name="cache-2")]
     answer = json.loads(coherd("forget", "cache-2", "-o", "json").stdout)
-    assert (answer["name"], answer["state"]) == ("cache-2", "unreachable")
+    assert (answer["name"], answer["state"]) == ("cache-2", "dead")
 
 
 def test_a_refusal_is_one_line(toy: ToyAgent) -> None:

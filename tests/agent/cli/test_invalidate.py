@@ -41,7 +41,7 @@ def test_who_is_missing_is_named_and_the_exit_code_is_3(toy: ToyAgent) -> None:
     result = coherd("invalidate", "shop", "a", "b", "--wait", "region")
     assert (result.exit_code, result.stderr) == (3, "")
     assert untimed(result.stdout) == (
-        "… shop 2 keys  applied by 2 of 3: cache-1 cache-2; missing: cache-3 (unreachable)"
+        "… shop 2 keys  applied by 2 of 3: cache-1 cache-2; missing: cache-3 (dead)"
         f"  receipt {TOKEN}/1-2\n"
     )
 
@@ -55,7 +55,7 @@ def test_json_has_the_whole_receipt(toy: ToyAgent) -> None:
         "dots": [f"{TOKEN}/1-1"],
         "durable": "disk",
         "applied": ["a"],
-        "missing": [{"name": "b", "state": "unreachable"}],
+        "missing": [{"name": "b", "state": "dead"}],
         "complete": False,
     }
     result = coherd("invalidate", "shop", "k", "-o", "json")
@@ -294,7 +294,7 @@ def test_a_receipt_that_is_not_complete_has_exit_code_4(toy: ToyAgent) -> None:
         "dots": [f"{TOKEN}/1-1"],
         "durable": None,
         "applied": ["a"],
-        "missing": [{"name": "b", "state": "unreachable"}],
+        "missing": [{"name": "b", "state": "dead"}],
         "complete": False,
     }
 

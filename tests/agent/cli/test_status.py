@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from toy_agent import ALIVE, EPOCH, UNREACHABLE, ToyAgent, coherd
+from toy_agent import ALIVE, EPOCH, DEAD, ToyAgent, coherd
 
 from coherd.cli.members import HEADS, fitted
 from coherd.cli.output import count_of, duration, escaped, size
@@ -34,7 +34,7 @@ PEER = types_pb2.Member(
     version="0.2.0",
     protocol_min=1,
     protocol_max=2,
-    state=UNREACHABLE,
+    state=DEAD,
     state_age_ms=65_000,
     round_trip_us=230,
 )
@@ -201,7 +201,7 @@ def test_members_are_a_table(toy: ToyAgent) -> None:
         str(EPOCH),
     ]
     assert second.split("  ") != first.split("  ")
-    for text in ("unreachable", "1 min 5 s", "0.23 ms", "shop,web", "1-2", str(EPOCH + 1)):
+    for text in ("dead", "1 min 5 s", "0.23 ms", "shop,web", "1-2", str(EPOCH + 1)):
         assert text in second
         assert second.index(text) in {heads.index(head) for head in HEADS}
 
@@ -222,7 +222,7 @@ def test_members_as_json_are_objects(toy: ToyAgent) -> None:
     assert me["state"] == "alive"
     assert {name: peer[name] for name in ("name", "state", "address", "region", "epoch")} == {
         "name": "cache-2",
-        "state": "unreachable",
+        "state": "dead",
         "address": "10.0.0.12:4373",
         "region": "eu-west",
         "epoch": EPOCH + 1,

@@ -18,7 +18,7 @@ from coherd.v1 import cache_service_pb2 as pb
 
 EPOCH = 1_760_000_000_000
 ALIVE = types_pb2.MEMBER_STATE_ALIVE
-UNREACHABLE = types_pb2.MEMBER_STATE_UNREACHABLE
+DEAD = types_pb2.MEMBER_STATE_DEAD
 
 
 def dots(first: int, last: int | None = None, namespace: str = "shop") -> types_pb2.Dots:
@@ -36,7 +36,7 @@ def receipt(*rows: types_pb2.Dots, applied: str = "", missing: str = "", **more:
     return pb.Receipt(
         dots=rows,
         applied=applied.split(),
-        missing=[pb.Missing(name=name, state=UNREACHABLE) for name in missing.split()],
+        missing=[pb.Missing(name=name, state=DEAD) for name in missing.split()],
         **more,
     )
 

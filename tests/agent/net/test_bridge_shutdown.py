@@ -19,11 +19,11 @@ from coherd.errors import RpcFailed
 from coherd.net.bridge import Call, StreamCall, open_bridge
 from coherd.v1 import peer_service_pb2 as pb
 
-JOIN, LINK, HAVE = METHODS["Join"], METHODS["Link"], METHODS["Have"]
+EXCHANGE, LINK, HAVE = METHODS["Exchange"], METHODS["Link"], METHODS["Have"]
 
 
-async def join(request: pb.JoinRequest, call: Call) -> pb.JoinResponse:
-    return pb.JoinResponse(epoch=7)
+async def exchange(request: pb.ExchangeRequest, call: Call) -> pb.ExchangeResponse:
+    return pb.ExchangeResponse(wall_us=7)
 
 
 async def echo(call: StreamCall) -> None:
@@ -53,7 +53,7 @@ class Load:
     async def ask(self, channel: Any) -> None:
         try:
             while True:
-                await channel.unary(JOIN, pb.JoinRequest())
+                await channel.unary(EXCHANGE, pb.ExchangeRequest())
         except RpcFailed as failed:
             self.failed.append(failed.code)
 
@@ -71,7 +71,7 @@ class Load:
         """Open a bridge, put it under load and close it."""
         async with (
             trio.open_nursery() as nursery,
-            serving(Join=join, Link=echo, Have=self.waiting) as served,
+            serving(Exchange=exchange, Link=echo, Have=self.waiting) as served,
         ):
             for _ in range(100):
                 nursery.start_soon(self.wait, served.channel)
@@ -139,9 +139,9 @@ async def test_there_is_one_bridge_at_a_time() -> None:
     with pytest.raises(RpcFailed, match="CANCELLED"):
         bridge.channel("127.0.0.1:1")
     with pytest.raises(RpcFailed, match="CANCELLED"):
-        await channel.unary(JOIN, pb.JoinRequest())
-    async with serving(Join=join) as served:
-        assert (await served.channel.unary(JOIN, pb.JoinRequest())).epoch == 7
+        await channel.unary(EXCHANGE, pb.ExchangeRequest())
+    async with serving(Exchange=exchange) as served:
+        assert (await served.channel.unary(EXCHANGE, pb.ExchangeRequest())).wall_us == 7
 
 
 async def test_stopping_lets_running_calls_end_and_cancels_those_that_do_not() -> None:
@@ -149,15 +149,15 @@ async def test_stopping_lets_running_calls_end_and_cancels_those_that_do_not() -
     waiting = Waiting()
     answers = []
 
-    async def patient(request: pb.JoinRequest, call: Call) -> pb.JoinResponse:
+    async def patient(request: pb.ExchangeRequest, call: Call) -> pb.ExchangeResponse:
         started.set()
         await go_on.wait()
-        return pb.JoinResponse(epoch=9)
+        return pb.ExchangeResponse(wall_us=9)
 
-    async with serving(Join=patient, Have=waiting) as served:
+    async with serving(Exchange=patient, Have=waiting) as served:
 
         async def ask() -> None:
-            answers.append((await served.channel.unary(JOIN, pb.JoinRequest())).epoch)
+            answers.append((await served.channel.unary(EXCHANGE, pb.ExchangeRequest())).wall_us)
 
         async def wait() -> None:
             with pytest.raises(RpcFailed):
@@ -176,12 +176,12 @@ async def test_stopping_lets_running_calls_end_and_cancels_those_that_do_not() -
 
 
 async def test_a_taken_port_is_refused_by_name_and_nothing_stays_bound() -> None:
-    async with serving(Join=join) as served:
+    async with serving(Exchange=exchange) as served:
         taken = f"127.0.0.1:{served.server.ports[0]}"
-        toy = SimpleNamespace(Join=join)
+        toy = SimpleNamespace(Exchange=exchange)
         with pytest.raises(OSError, match=taken):
             await served.bridge.serve([(PEER, toy)], ["127.0.0.1:0", taken])
-        assert (await served.channel.unary(JOIN, pb.JoinRequest())).epoch == 7
+        assert (await served.channel.unary(EXCHANGE, pb.ExchangeRequest())).wall_us == 7
         await served.server.stop(0)
         again = await served.bridge.serve([(PEER, toy)], [taken])
         assert again.ports == [served.server.ports[0]]
@@ -190,11 +190,13 @@ async def test_a_taken_port_is_refused_by_name_and_nothing_stays_bound() -> None
 async def test_a_unix_socket_is_served(tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 'x.sock'}"
     async with open_bridge() as bridge:
-        server = await bridge.serve([(PEER, SimpleNamespace(Join=join))], [address, "127.0.0.1:0"])
+        server = await bridge.serve(
+            [(PEER, SimpleNamespace(Exchange=exchange))], [address, "127.0.0.1:0"]
+        )
         assert server.ports[0] == 0
         assert server.ports[1] > 0
-        response = await bridge.channel(address).unary(JOIN, pb.JoinRequest(), timeout=5)
-        assert response.epoch == 7
+        response = await bridge.channel(address).unary(EXCHANGE, pb.ExchangeRequest(), timeout=5)
+        assert response.wall_us == 7
 
 
 async def test_a_coroutine_runs_on_the_other_side() -> None:

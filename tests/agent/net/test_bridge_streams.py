@@ -14,7 +14,7 @@ from coherd.net.bridge_stream import WINDOW_BYTES
 from coherd.v1 import cache_service_pb2 as cache_pb
 from coherd.v1 import peer_service_pb2 as pb
 
-LINK, FETCH, JOIN = METHODS["Link"], METHODS["Fetch"], METHODS["Join"]
+LINK, FETCH, EXCHANGE = METHODS["Link"], METHODS["Fetch"], METHODS["Exchange"]
 MEGABYTE = 1024 * 1024
 BLOCK = 64 * 1024
 
@@ -23,8 +23,8 @@ def parcel(number: int, size: int = 10) -> pb.LinkRequest:
     return pb.LinkRequest(parcels=[pb.Parcel(sequence=number, payload=bytes(size))])
 
 
-async def join(request: pb.JoinRequest, call: Call) -> pb.JoinResponse:
-    return pb.JoinResponse(epoch=7)
+async def exchange(request: pb.ExchangeRequest, call: Call) -> pb.ExchangeResponse:
+    return pb.ExchangeResponse(wall_us=7)
 
 
 async def acknowledge(call: StreamCall) -> None:
@@ -59,12 +59,12 @@ async def test_messages_arrive_in_order_both_ways_and_ends_are_seen() -> None:
 
 async def test_a_server_streams_responses_to_one_request() -> None:
     async def fetch(request: pb.FetchRequest, call: StreamCall) -> None:
-        for number in range(request.sender.epoch):
+        for number in range(request.sender.wall_us):
             await call.send(pb.FetchResponse(retry_after_ms=number))
 
     async with serving(Fetch=fetch) as served:
         request = pb.FetchRequest()
-        request.sender.epoch = 500
+        request.sender.wall_us = 500
         async with served.channel.stream(FETCH, request) as stream:
             received = await receive_all(stream)
     assert [response.retry_after_ms for response in received] == list(range(500))
@@ -214,7 +214,7 @@ async def test_a_servicer_that_does_not_receive_stops_the_sender_and_nobody_else
         while requests := await call.receive():
             taken.extend(request.parcels[0].sequence for request in requests)
 
-    async with serving(Link=link, Join=join) as served:
+    async with serving(Link=link, Exchange=exchange) as served:
 
         async def send(stream: ClientStream) -> None:
             nonlocal sent
@@ -229,7 +229,7 @@ async def test_a_servicer_that_does_not_receive_stops_the_sender_and_nobody_else
             assert stalled * BLOCK < 16 * MEGABYTE
             assert WINDOW_BYTES // 2 < stream.outbound_bytes < WINDOW_BYTES + 2 * BLOCK
             for _ in range(20):  # over the same connection
-                assert (await served.channel.unary(JOIN, pb.JoinRequest())).epoch == 7
+                assert (await served.channel.unary(EXCHANGE, pb.ExchangeRequest())).wall_us == 7
             assert sent == stalled
             go_on.set()
             assert await stream.receive() == []
@@ -246,22 +246,22 @@ async def test_a_client_that_does_not_receive_stops_the_servicer_and_nobody_else
             sent += 1
 
     async with (
-        serving(Fetch=fetch, Join=join) as served,
+        serving(Fetch=fetch, Exchange=exchange) as served,
         served.channel.stream(FETCH, pb.FetchRequest()) as stream,
     ):
         stalled = await standstill(lambda: sent)
         assert stalled * BLOCK < 16 * MEGABYTE
         assert stream._inbox_in - stream._inbox_out < WINDOW_BYTES + 2 * BLOCK
         for _ in range(20):
-            assert (await served.channel.unary(JOIN, pb.JoinRequest())).epoch == 7
+            assert (await served.channel.unary(EXCHANGE, pb.ExchangeRequest())).wall_us == 7
         assert sent == stalled
         assert len(await receive_all(stream)) == 512
 
 
 async def test_a_message_over_the_limit_is_refused_and_all_else_goes_on() -> None:
-    async with serving(Link=acknowledge, Join=join) as served:
+    async with serving(Link=acknowledge, Exchange=exchange) as served:
         with pytest.raises(RpcFailed, match="RESOURCE_EXHAUSTED"):
-            await served.channel.unary(JOIN, pb.JoinRequest(cluster="x" * 5 * MEGABYTE))
+            await served.channel.unary(EXCHANGE, pb.ExchangeRequest(cluster="x" * 5 * MEGABYTE))
         async with (
             served.channel.stream(LINK) as bad,
             served.channel.stream(LINK) as good,
@@ -274,4 +274,4 @@ async def test_a_message_over_the_limit_is_refused_and_all_else_goes_on() -> Non
             good.send_nowait(parcel(3))
             [response] = await good.receive()
             assert response.acknowledged == 3
-        assert (await served.channel.unary(JOIN, pb.JoinRequest())).epoch == 7
+        assert (await served.channel.unary(EXCHANGE, pb.ExchangeRequest())).wall_us == 7

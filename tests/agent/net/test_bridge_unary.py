@@ -14,11 +14,11 @@ from coherd.net.bridge import Call
 from coherd.v1 import cache_service_pb2 as cache_pb
 from coherd.v1 import peer_service_pb2 as pb
 
-JOIN = METHODS["Join"]
+EXCHANGE = METHODS["Exchange"]
 
 
-async def join(request: pb.JoinRequest, call: Call) -> pb.JoinResponse:
-    return pb.JoinResponse(epoch=int(request.cluster))
+async def exchange(request: pb.ExchangeRequest, call: Call) -> pb.ExchangeResponse:
+    return pb.ExchangeResponse(wall_us=int(request.cluster))
 
 
 async def test_a_call_is_answered_by_a_servicer_that_knows_who_asks_and_until_when() -> None:
@@ -49,11 +49,13 @@ async def test_ten_thousand_calls_are_all_answered() -> None:
 
     async def ask(channel: Any, first: int) -> None:
         for number in range(first, first + 100):
-            response = await channel.unary(JOIN, pb.JoinRequest(cluster=str(number)), timeout=30)
-            assert response.epoch == number
+            response = await channel.unary(
+                EXCHANGE, pb.ExchangeRequest(cluster=str(number)), timeout=30
+            )
+            assert response.wall_us == number
             answers.append(number)
 
-    async with serving(Join=join) as served, trio.open_nursery() as nursery:
+    async with serving(Exchange=exchange) as served, trio.open_nursery() as nursery:
         for group in range(100):
             nursery.start_soon(ask, served.channel, group * 100)
     assert sorted(answers) == list(range(10_000))
@@ -81,9 +83,9 @@ async def test_what_a_servicer_raises_becomes_the_status(
     async def fail(*_: Any) -> None:
         raise error
 
-    async with serving(Join=fail, Link=fail) as served:
+    async with serving(Exchange=fail, Link=fail) as served:
         with pytest.raises(RpcFailed) as unary:
-            await served.channel.unary(JOIN, pb.JoinRequest())
+            await served.channel.unary(EXCHANGE, pb.ExchangeRequest())
         async with served.channel.stream(METHODS["Link"]) as stream:
             with pytest.raises(RpcFailed) as streaming:
                 await stream.receive()
@@ -96,14 +98,14 @@ async def test_overload_says_when_to_try_again() -> None:
         raise Overloaded("queue is full", retry_after=0.25)
 
     async def trailers(channel: Any) -> dict[str, str]:
-        call = channel._channel.unary_unary(JOIN.path)(b"")
+        call = channel._channel.unary_unary(EXCHANGE.path)(b"")
         return dict(iter(await call.trailing_metadata()))
 
-    async with serving(Join=fail) as served:
+    async with serving(Exchange=fail) as served:
         assert (await served.bridge.run(trailers, served.channel))["retry-after-ms"] == "250"
 
 
-@pytest.mark.parametrize("name", ["Join", "Link", "Fetch"])
+@pytest.mark.parametrize("name", ["Exchange", "Link", "Fetch"])
 async def test_a_fault_of_a_servicer_is_logged_here_and_not_told_there(name: str) -> None:
     async def fail(*_: Any) -> None:
         raise ZeroDivisionError("secret")
@@ -113,46 +115,48 @@ async def test_a_fault_of_a_servicer_is_logged_here_and_not_told_there(name: str
             async with channel.stream(METHODS[name], pb.FetchRequest()) as stream:
                 await stream.receive()
         else:
-            await channel.unary(METHODS[name], pb.JoinRequest())
+            await channel.unary(METHODS[name], pb.ExchangeRequest())
 
-    async with serving(**{"Join": join, name: fail}) as served:
+    async with serving(**{"Exchange": exchange, name: fail}) as served:
         with capture_logs() as logs, pytest.raises(RpcFailed) as failed:
             await ask(served.channel)
         assert (failed.value.code, failed.value.details) == ("INTERNAL", "internal error")
         assert [entry["method"] for entry in logs] == [METHODS[name].path]
         assert isinstance(logs[0]["exc_info"], ZeroDivisionError)
-        if name != "Join":
-            assert (await served.channel.unary(JOIN, pb.JoinRequest(cluster="7"))).epoch == 7
+        if name != "Exchange":
+            assert (
+                await served.channel.unary(EXCHANGE, pb.ExchangeRequest(cluster="7"))
+            ).wall_us == 7
 
 
 async def test_a_servicer_that_answers_nothing_is_a_fault() -> None:
     async def nothing(*_: Any) -> None:
         pass
 
-    async with serving(Join=nothing) as served:
+    async with serving(Exchange=nothing) as served:
         with capture_logs() as logs, pytest.raises(RpcFailed, match="INTERNAL"):
-            await served.channel.unary(JOIN, pb.JoinRequest())
+            await served.channel.unary(EXCHANGE, pb.ExchangeRequest())
         assert len(logs) == 1
 
 
 async def test_bytes_that_are_no_message_fail_the_call_alone() -> None:
     garbage = pb.Block(payload=b"\xff")
 
-    async def malformed(request: pb.JoinRequest, call: Call) -> pb.Block:
+    async def malformed(request: pb.ExchangeRequest, call: Call) -> pb.Block:
         return garbage
 
-    async with serving(Join=malformed) as served:
+    async with serving(Exchange=malformed) as served:
         with pytest.raises(RpcFailed, match="INVALID_ARGUMENT"):
-            await served.channel.unary(JOIN, garbage)
+            await served.channel.unary(EXCHANGE, garbage)
         with pytest.raises(RpcFailed, match="INTERNAL: the answer has bytes that are no"):
-            await served.channel.unary(JOIN, pb.JoinRequest())
+            await served.channel.unary(EXCHANGE, pb.ExchangeRequest())
 
 
 async def test_a_cancelled_caller_cancels_the_servicer() -> None:
     waiting = Waiting()
-    async with serving(Join=waiting) as served:
+    async with serving(Exchange=waiting) as served:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(served.channel.unary, JOIN, pb.JoinRequest())
+            nursery.start_soon(served.channel.unary, EXCHANGE, pb.ExchangeRequest())
             await waiting.started.wait()
             nursery.cancel_scope.cancel()
         await waiting.cancelled.wait()
@@ -160,32 +164,32 @@ async def test_a_cancelled_caller_cancels_the_servicer() -> None:
 
 async def test_a_deadline_ends_the_call_on_both_sides() -> None:
     waiting = Waiting()
-    async with serving(Join=waiting) as served:
+    async with serving(Exchange=waiting) as served:
         with pytest.raises(RpcFailed, match="DEADLINE_EXCEEDED"):
-            await served.channel.unary(JOIN, pb.JoinRequest(), timeout=0.05)
+            await served.channel.unary(EXCHANGE, pb.ExchangeRequest(), timeout=0.05)
         await waiting.cancelled.wait()
 
 
 async def test_a_connection_that_is_cut_cancels_the_servicer() -> None:
     waiting = Waiting()
-    async with serving(Join=waiting) as served, trio.open_nursery() as nursery:
+    async with serving(Exchange=waiting) as served, trio.open_nursery() as nursery:
 
         async def ask() -> None:
             with pytest.raises(RpcFailed, match="CANCELLED"):
-                await served.channel.unary(JOIN, pb.JoinRequest())
+                await served.channel.unary(EXCHANGE, pb.ExchangeRequest())
 
         nursery.start_soon(ask)
         await waiting.started.wait()
         await served.channel.aclose()
         await waiting.cancelled.wait()
         with pytest.raises(RpcFailed, match="CANCELLED"):
-            await served.channel.unary(JOIN, pb.JoinRequest())
+            await served.channel.unary(EXCHANGE, pb.ExchangeRequest())
 
 
 async def test_a_call_that_nobody_answers_fails() -> None:
-    async with serving(Join=join) as served:
+    async with serving(Exchange=exchange) as served:
         with pytest.raises(RpcFailed, match="UNIMPLEMENTED"):
             await served.channel.unary(METHODS["Have"], pb.HaveRequest())
         await served.server.stop(0)
         with pytest.raises(RpcFailed, match="UNAVAILABLE"):
-            await served.channel.unary(JOIN, pb.JoinRequest())
+            await served.channel.unary(EXCHANGE, pb.ExchangeRequest())
