@@ -90,23 +90,17 @@ class Agent:
             self.replica, self.repair, journal, self.feed, clock, self.stamps, me.name,
             config.journal_bytes_max,
         )  # fmt: skip
-        self.feed.on_damage = self.ingest.damaged
         self.roster = Roster(me, journal.contents.members, clock.now, self._store_member)
         self._healing = Healing(
-            self.ingest,
-            self.freshness,
-            self.roster,
-            self._namespaces,
+            self.ingest, self.freshness, self.roster, self._namespaces,
             needed=not journal.contents.clean,
-        )
+        )  # fmt: skip
         self.spreading = Spreading(self.roster, clock)
         self.linking = Linking(self.roster, self.spreading, dial, random, nursery)
         self.exchanging = Exchanging(self.roster, self.linking, dial, clock, nursery)
         self.membership = Membership(
             config, self.roster, self.linking, self.exchanging, clock, random, nursery
         )
-        self.membership.on_epoch = self._begin_life
-        self.membership.is_ready = lambda: not self.reasons()
         self.operators = Operators(
             self.roster, self.linking, self.exchanging, self.membership, clock
         )
@@ -123,8 +117,6 @@ class Agent:
             self.ingest, self.repair, self.freshness, self.roster, self.linking, clock, random,
             nursery,
         )  # fmt: skip
-        self.repairing.is_alone = lambda: config.join_alone or not self.membership.has_seeds
-        self.repairing.on_synced = self._healing.look
         self.invalidating = Invalidating(
             self.ingest, journal, self.spreading, self.delivery, self.roster, self.linking
         )
@@ -132,8 +124,17 @@ class Agent:
             config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
             self.membership, self.feed, journal, self.delivery, clock,
         )  # fmt: skip
+        self._connect()
         self.ingest.begin_life(me.epoch)
         self._admit_damages()
+
+    def _connect(self) -> None:
+        """Let the parts call each other that cannot be given each other when they are made."""
+        self.feed.on_damage = self.ingest.damaged
+        self.membership.on_epoch = self._begin_life
+        self.membership.is_ready = lambda: not self.reasons()
+        self.repairing.is_alone = lambda: self.config.join_alone or not self.membership.has_seeds
+        self.repairing.on_synced = self._healing.look
 
     def serve(self, handlers: Sequence[Handler]) -> None:
         """Begin to bring rows to caches; before peers can ask whether they are applied here."""

@@ -53,8 +53,8 @@ join_alone = false
 # default: "lan"
 profile = "lan"
 
-# What SIGTERM means: "restart", it will be back, and receipts name it until then; "leave", it is gone for good
-# and its caches with it, as hosts are that autoscaling creates and deletes.
+# What SIGTERM means: "restart", it will be back, and receipts name it until then; "leave", it is gone for
+# good and its caches with it, as hosts are that autoscaling creates and deletes.
 # default: "restart"
 on_stop = "restart"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from toy_agent import ALIVE, EPOCH, DEAD, ToyAgent, coherd
+from toy_agent import ALIVE, DEAD, EPOCH, ToyAgent, coherd
 
 from coherd.cli.members import HEADS, fitted
 from coherd.cli.output import count_of, duration, escaped, size

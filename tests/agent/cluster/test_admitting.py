@@ -40,7 +40,7 @@ def test_an_address_where_an_agent_can_be_is_admitted(address: str) -> None:
         *("169.254.169.254:80", "[fe80::1]:4373", "[fe80::1%eth0]:4373"),
         *("127.0.0.1:4373", "127.9.9.9:4373", "[::1]:4373", "localhost:4373"),
         *("[::ffff:127.0.0.1]:4373", "010.0.0.1:4373", "2130706433:4373"),
-        *("unix:/run/coherd/coherd.sock", "unix:4373", "/run/x:4373", "http://b:4373"),
+        *("unix:/run/coherd/coherd.sock", "unix:4373", "DNS:4373", "/run/x:4373", "http://b:4373"),
         *("h" * 300 + ":4373", "h." * (ADDRESS_MAX // 2) + "h:4373"),
     ],
 )

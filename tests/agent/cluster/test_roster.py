@@ -1,4 +1,4 @@
-"""The roster is a view of what the machine finds out: who is there, who is linked, and what is kept of both."""
+"""The roster is a view of what the machine finds out, with who is linked, and keeps it for the next life."""
 
 from __future__ import annotations
 

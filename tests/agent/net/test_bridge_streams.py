@@ -59,12 +59,12 @@ async def test_messages_arrive_in_order_both_ways_and_ends_are_seen() -> None:
 
 async def test_a_server_streams_responses_to_one_request() -> None:
     async def fetch(request: pb.FetchRequest, call: StreamCall) -> None:
-        for number in range(request.sender.wall_us):
+        for number in range(request.sender.epoch):
             await call.send(pb.FetchResponse(retry_after_ms=number))
 
     async with serving(Fetch=fetch) as served:
         request = pb.FetchRequest()
-        request.sender.wall_us = 500
+        request.sender.epoch = 500
         async with served.channel.stream(FETCH, request) as stream:
             received = await receive_all(stream)
     assert [response.retry_after_ms for response in received] == list(range(500))
