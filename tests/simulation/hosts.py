@@ -97,7 +97,7 @@ class Host:
 
         lives = [life.epoch for life, _ in journal.contents.lives]
         epoch = draw_epoch(clock.wall_ms(), lives, 0)
-        me = MemberInfo(self.name, epoch, self.address, "test")
+        me = MemberInfo(self.name, epoch, self.address, "test", version="0.1.0")
         with trio.CancelScope() as self._scope:
             async with trio.open_nursery() as nursery:
                 self.agent = Agent(self.config, me, journal, clock, self.random, dial, nursery)

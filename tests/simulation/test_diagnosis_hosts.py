@@ -90,7 +90,7 @@ async def test_a_clock_that_is_far_ahead_and_another_version_are_warnings(
         (mix,) = found["version"]
         assert mix.severity is Severity.WARNING
         assert mix.text == (
-            "coherd , protocol 1: host-2, host-3; coherd 0.2.0, protocol 1 to 2: host-1"
+            "coherd 0.1.0, protocol 1: host-2, host-3; coherd 0.2.0, protocol 1 to 2: host-1"
         )
 
 

@@ -1,4 +1,4 @@
-"""`coherd join`: ask further agents who is in the cluster."""
+"""`coherd join SEED...`: have this host's agent ask further agents who is in the cluster."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import click
 
 from coherd.cli.connection import ANSWER_TIMEOUT, connect, local_option
 from coherd.cli.exit_codes import ExitCode
-from coherd.cli.output import count_of, escaped, output_option, plain, print_json, say
-from coherd.config.address import seed as seed_address
-from coherd.config.values import WrongValue
-from coherd.errors import ConfigError
+from coherd.cli.output import (
+    count_of,
+    escaped,
+    mark,
+    output_option,
+    plain,
+    print_json,
+    say,
+    table,
+)
 
 
 @click.command()
@@ -18,24 +24,24 @@ from coherd.errors import ConfigError
 @local_option
 @click.pass_context
 def join(ctx: click.Context, seeds: tuple[str, ...], *, as_json: bool, local: str | None) -> None:
-    """Let this host's agent ask each SEED (HOST or HOST:PORT) who is in the cluster, now and from now on.
+    """Have this host's agent ask the agents at SEED (HOST or HOST:PORT) who is in the cluster.
 
-    Until it restarts: what is to last stands in `join` of its file. Exit code 3: no SEED answers yet.
+    It goes on asking those that do not answer, until it restarts: what it is to ask then stands in its
+    setting `join`. Exit code 0: at least one has answered. 4: none has.
     """
-    try:
-        addresses = [str(seed_address(text)) for text in seeds]
-    except WrongValue as error:
-        raise ConfigError(f"SEED: {error}") from None
-    with connect(local) as connection:
-        from coherd.v1 import admin_service_pb2 as pb
+    from coherd.api.checks import seeds_of
+    from coherd.v1 import admin_service_pb2 as pb
 
-        answer = connection.admin.Join(pb.JoinRequest(seeds=addresses), timeout=ANSWER_TIMEOUT)
+    request = pb.JoinRequest(seeds=seeds_of(pb.JoinRequest(seeds=seeds)))
+    with connect(local) as connection:
+        answer = connection.admin.Join(request, timeout=ANSWER_TIMEOUT)
     if as_json:
         print_json(plain(answer))
     else:
-        for each in answer.seeds:
-            outcome = f"no answer: {each.error}" if each.error else f"answered: {each.name}"
-            say(f"{escaped(each.seed)}  {escaped(outcome)}")
-        say(f"{count_of(answer.members_known, 'agent')} known")
-    if all(each.error for each in answer.seeds):
-        ctx.exit(ExitCode.PARTIAL)
+        answers = [escaped(each.name) or f"no answer: {each.error}" for each in answer.seeds]
+        cells = zip((each.seed for each in answer.seeds), answers, strict=True)
+        for each, line in zip(answer.seeds, table(("", ""), cells)[1:], strict=True):
+            say(f"{mark('✓', 'green') if each.name else mark('…', 'yellow')} {line}")
+        say(f"{count_of(answer.members_known, 'agent')} known, this one included")
+    if not any(each.name for each in answer.seeds):
+        ctx.exit(ExitCode.UNREACHABLE)

@@ -35,6 +35,7 @@ VERBS = {
     "receipt": Verb("coherd.cli.receipt:receipt", "Ask who has applied an earlier invalidation."),
     "status": Verb("coherd.cli.status:status", "Show how this host's agent is."),
     "members": Verb("coherd.cli.members:members", "List the agents that this one knows."),
+    "join": Verb("coherd.cli.join:join", "Ask further agents who is in the cluster."),
     "doctor": Verb("coherd.cli.doctor:doctor", "Find what is wrong, and say what to do about it."),
     "join": Verb("coherd.cli.join:join", "Ask further agents who is in the cluster."),
     "forget": Verb("coherd.cli.forget:forget", "Strike an agent that will not come back."),

@@ -218,19 +218,20 @@ class Diagnosis:
         seconds = f"{self._agent.clock.now() - member.since:.0f} s"
         if member.state is State.RESTARTING:
             return fine("link", name, f"it said {seconds} ago that it restarts")
-        return warning(
-            "link",
-            name,
-            f"{member.info.address} is not linked; {member.state.value} for {seconds}",
-            f"start its agent; if it will not come back: coherd forget {name}",
-        )
+        remedy = f"start its agent; if it will not come back: coherd forget {name}"
+        if member.state is State.ALIVE:
+            port = member.info.address.rpartition(":")[2]
+            remedy = f"others reach it: look for a firewall that drops port {port} between the two"
+        text = f"{member.info.address} is not linked; {member.state.value} for {seconds}"
+        return warning("link", name, text, remedy)
 
     def _versions(self) -> Iterator[Finding]:
         """Compare what those run that are linked now."""
         agent = self._agent
         linked = [agent.roster.members[name].info for name in agent.roster.reachable()]
+        known = [info for info in linked if info.version]  # of others it has not been heard yet
         running: dict[str, list[str]] = defaultdict(list)
-        for info in (agent.roster.me, *linked):
+        for info in (agent.roster.me, *known):
             running[version_of(info)].append(info.name)
         if len(running) == 1:
             yield fine("version", "", f"{next(iter(running))} everywhere")

@@ -20,6 +20,10 @@ SOCKET_PATH_BYTES_MAX = 107
 """Longest path of a unix socket: what Linux takes, less the closing zero."""
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?")
+_SCHEMES = frozenset(
+    {"unix", "unix-abstract", "dns", "ipv4", "ipv6", "vsock", "xds", "google-c2p", "http", "https"}
+)
+"""What gRPC takes for a kind of address, not for a host, when a port follows it."""
 _ESCAPES = "in a password write @ as %40, / as %2F, ? as %3F and # as %23"
 _TLS_OPTIONS = frozenset(
     {"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
@@ -118,6 +122,8 @@ def _address(value: object, default_port: int | None) -> Address:
         port = rest if ":" in text else None
         if not _HOST_NAME.fullmatch(host):
             raise WrongValue(f"{shown(text)}: not a host name or an IP address")
+        if host.lower() in _SCHEMES:
+            raise WrongValue(f"{shown(text)}: no host can be called {host}; write its full name")
         if re.fullmatch(r"(?:.*\.)?[0-9]+\.?", host) and not _is_ip(host):
             raise WrongValue(f"{shown(text)}: not an IPv4 address")
     if port is None:

@@ -47,12 +47,14 @@ join = ["cache-2.internal:4373", "10.0.0.12:4373"]
 # default: false
 join_alone = false
 
-# How soon others are asked, suspected and declared dead: "lan", "fast", "wan" or "local"; the same for all
-# agents of a cluster.
+# How soon others are asked, suspected and declared dead; the same for all agents of a cluster. "lan" declares
+# a crashed agent of 10 dead after about 6 s; "fast" after half of that or less, for somewhat more traffic;
+# "wan" is for round trips of more than 100 ms, "local" for agents that are all on one host.
 # default: "lan"
 profile = "lan"
 
-# What SIGTERM means: "restart", the agent will be back and is waited for, or "leave", it is gone for good.
+# What SIGTERM means: "restart", it will be back, and receipts name it until then; "leave", it is gone for
+# good and its caches with it, as hosts are that autoscaling creates and deletes.
 # default: "restart"
 on_stop = "restart"
 

@@ -1,19 +1,29 @@
-"""The roster keeps everybody it ever met, by name, as the machine sees them, and knows who is linked."""
+"""The roster is a view of what the machine finds out, with who is linked, and keeps it for the next life."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import msgpack
+import pytest
 
 from coherd.clock import ManualClock
-from coherd.cluster.roster import AWAY_AFTER, NOWHERE, Roster, State, decode_entry
+from coherd.cluster.roster import (
+    AWAY_AFTER,
+    NOWHERE,
+    Roster,
+    State,
+    decode_entry,
+    encode_entry,
+)
 from coherd.net.peer import MemberInfo
 from coherd.replication.freshness import Freshness
 from coherd_membership import News, Status
 
 ME = MemberInfo("me", 5, "me:1", "r")
-OTHER = News("other", 5, 1, Status.ALIVE, "other:1")
+OTHER = MemberInfo("other", 5, "other:1", "r", ("shop",))
+ALIVE = News("other", 5, 1, Status.ALIVE, "other:1")
+LEFT = ALIVE._replace(status=Status.LEFT)
 
 
 def roster(known: dict[str, bytes] | None = None) -> tuple[Roster, ManualClock, dict[str, bytes]]:
@@ -28,146 +38,213 @@ def roster(known: dict[str, bytes] | None = None) -> tuple[Roster, ManualClock, 
     return Roster(ME, dict(stored), clock.now, store), clock, stored
 
 
-def published(news: News, **fields: object) -> MemberInfo:
-    info = MemberInfo(news.name, news.epoch, news.address, "r")
-    return replace(info, **fields)  # type: ignore[arg-type]
+def noted(members: Roster) -> list[str]:
+    """Give a list that gets an entry for each change that the roster tells of."""
+    calls: list[str] = []
+    members.on_change = lambda: calls.append("changed")
+    return calls
 
 
-def test_what_is_believed_of_a_member_is_seen_and_since_when() -> None:
-    members, clock, _ = roster()
-    seen = []
-    for at, status in enumerate((Status.ALIVE, Status.SUSPECT, Status.DEAD, Status.RESTARTING)):
-        clock.time = float(at)
-        members.take(OTHER._replace(status=status, incarnation=at + 1))
-        seen.append((members.members["other"].state, members.members["other"].since))
-    states = (State.ALIVE, State.SUSPECT, State.DEAD, State.RESTARTING)
-    assert seen == [(state, float(at)) for at, state in enumerate(states)]
+class TestTake:
+    def test_who_is_not_known_becomes_a_member_that_is_kept(self) -> None:
+        members, clock, stored = roster()
+        clock.time = 3.0
+        calls = noted(members)
+        members.take(ALIVE)
+        member = members.members["other"]
+        assert (member.state, member.since, member.is_linked) == (State.ALIVE, 3.0, False)
+        assert member.info == MemberInfo("other", 5, "other:1", "")
+        assert decode_entry(stored["other"]) == member.info
+        assert calls == ["changed"]
 
+    @pytest.mark.parametrize(
+        ("status", "state"),
+        [
+            (Status.SUSPECT, State.SUSPECT),
+            (Status.RESTARTING, State.RESTARTING),
+            (Status.DEAD, State.DEAD),
+        ],
+    )
+    def test_another_state_begins_when_it_is_heard_of(self, status: Status, state: State) -> None:
+        members, clock, _ = roster()
+        members.take(ALIVE)
+        calls = noted(members)
+        clock.time = 2.0
+        members.take(ALIVE._replace(incarnation=2))
+        assert not calls, "the same as before"
+        members.take(ALIVE._replace(status=status))
+        clock.time = 4.0
+        members.take(ALIVE._replace(status=status, accusers=("a",)))
+        member = members.members["other"]
+        assert (member.state, member.since) == (state, 2.0)
+        assert calls == ["changed"]
 
-def test_who_has_not_said_what_it_holds_is_taken_to_hold_everything() -> None:
-    members, _, stored = roster()
-    members.take(OTHER)
-    assert [m.info.name for m in members.holders("shop")] == ["other"]
-    members.learn(published(OTHER, namespaces=("billing",), ready=True))
-    assert not list(members.holders("shop"))
-    assert [m.info.name for m in members.holders("billing")] == ["other"]
-    assert decode_entry(stored["other"]) == published(OTHER, namespaces=("billing",))
-
-
-def test_a_later_life_keeps_what_the_earlier_published_until_it_says_otherwise() -> None:
-    members, _, stored = roster()
-    members.take(OTHER)
-    members.learn(published(OTHER, namespaces=("billing",), ready=True))
-    members.take(OTHER._replace(epoch=6, address="elsewhere:1"))
-    later = published(OTHER, epoch=6, address="elsewhere:1", namespaces=("billing",))
-    assert members.members["other"].info == later, "whether it is ready is not known"
-    assert decode_entry(stored["other"]) == later
-
-
-def test_nothing_is_stored_for_news_that_passes() -> None:
-    members, _, stored = roster()
-    members.take(OTHER)
-    stored.clear()
-    for status in (Status.SUSPECT, Status.ALIVE, Status.DEAD, Status.ALIVE):
-        members.take(OTHER._replace(status=status))
-    assert not stored
-
-
-def test_others_hear_of_every_change_that_matters_to_receipts() -> None:
-    members, _, _ = roster()
-    calls: list[int] = []
-    members.on_change = lambda: calls.append(len(calls))
-    members.take(OTHER)
-    members.take(OTHER._replace(status=Status.DEAD))
-    members.learn(published(OTHER, namespaces=("billing",)))
-    members.linked("other")
-    members.take(OTHER._replace(status=Status.LEFT))
-    assert len(calls) == 5
-    members.take(OTHER._replace(status=Status.LEFT, epoch=6))
-    assert len(calls) == 5, "nobody was there any more"
-
-
-def test_members_survive_a_restart_as_dead_and_the_machine_recalls_them() -> None:
-    _, _, stored = roster()
-    roster(stored)[0].take(OTHER)
-    again = roster(stored)[0]
-    assert again.members["other"].state is State.DEAD
-    assert [m.info.name for m in again.holders("shop")] == ["other"]
-    assert again.recalled == [News("other", 5, 0, Status.DEAD, "other:1")]
-
-
-def test_a_member_is_away_once_its_link_has_been_broken_for_a_while() -> None:
-    members, clock, _ = roster()
-    members.take(OTHER)
-    member = members.members["other"]
-    assert not member.is_away(AWAY_AFTER - 0.1), "it is being dialled"
-    members.linked("other")
-    clock.time = 10.0
-    assert not member.is_away(clock.time)
-    members.unlinked("other")
-    assert not member.is_away(clock.time + AWAY_AFTER - 0.1)
-    assert member.is_away(clock.time + AWAY_AFTER)
-    clock.time = 100.0
-    members.take(OTHER._replace(status=Status.DEAD))
-    members.take(OTHER._replace(incarnation=2))
-    assert not member.is_away(clock.time), "it is back, and dialled again"
-
-
-def test_a_member_that_could_not_be_stored_is_stored_later() -> None:
-    answers = [False, False, True]
-    asked: list[str] = []
-
-    def store(name: str, _data: bytes | None) -> bool:
-        asked.append(name)
-        return answers.pop(0)
-
-    members = Roster(ME, {}, ManualClock().now, store)
-    members.take(OTHER)
-    for _ in range(4):
-        members.save()
-    assert asked == ["other"] * 3
-
-
-class TestTombstones:
-    def test_no_life_up_to_the_epoch_counts_and_a_later_one_does(self) -> None:
+    def test_a_later_life_elsewhere_keeps_what_is_known_but_for_its_readiness(self) -> None:
         members, _, stored = roster()
-        members.take(OTHER)
-        left = OTHER._replace(status=Status.LEFT)
-        members.take(left)
-        assert not members.members
-        assert members.is_forgotten("other", 5)
-        assert not members.is_forgotten("other", 6)
-        assert decode_entry(stored["other"]) == left._replace(incarnation=0)
-        members.take(OTHER._replace(epoch=6))
-        assert members.members["other"].info.epoch == 6
-        assert not members.is_forgotten("other", 5)
-        assert decode_entry(stored["other"]) == published(OTHER, epoch=6, region="")
+        members.take(ALIVE)
+        members.learn(replace(OTHER, ready=True))
+        members.take(ALIVE._replace(epoch=6, address="elsewhere:1"))
+        later = replace(OTHER, epoch=6, address="elsewhere:1", ready=None)
+        assert members.members["other"].info == later
+        assert decode_entry(stored["other"]) == later
 
-    def test_they_survive_a_restart_beside_entries_of_earlier_releases(self) -> None:
+    def test_who_comes_back_from_the_dead_is_given_time_to_be_linked(self) -> None:
+        members, clock, _ = roster()
+        members.take(ALIVE._replace(status=Status.DEAD))
+        clock.time = 100.0
+        assert members.members["other"].is_away(clock.now())
+        members.take(ALIVE._replace(epoch=6))
+        assert not members.members["other"].is_away(clock.now())
+        clock.time = 100.0 + AWAY_AFTER
+        assert members.members["other"].is_away(clock.now())
+
+
+class TestLearn:
+    def test_what_a_member_publishes_is_told_and_kept_where_it_matters(self) -> None:
+        members, _, stored = roster()
+        members.take(ALIVE)
+        calls = noted(members)
+        members.learn(OTHER)
+        assert members.members["other"].info == OTHER
+        assert decode_entry(stored["other"]) == OTHER
+        stored.clear()
+        members.learn(replace(OTHER, ready=True))
+        assert members.members["other"].info.ready
+        assert not stored, "whether it is ready is not kept"
+        members.learn(replace(OTHER, ready=True))
+        assert calls == ["changed"] * 2
+
+    def test_of_strangers_nothing_is_learned(self) -> None:
+        members, _, stored = roster()
+        members.learn(OTHER)
+        assert not members.members
+        assert not stored
+
+    def test_who_holds_a_namespace_is_what_it_says(self) -> None:
+        members, _, _ = roster()
+        members.take(ALIVE)
+        assert list(members.holders("billing")), "it may hold anything until it says what"
+        members.learn(OTHER)
+        assert [m.info.name for m in members.holders("shop")] == ["other"]
+        assert not list(members.holders("billing"))
+        members.take(ALIVE._replace(status=Status.DEAD))
+        assert list(members.holders("shop")), "its cache may go on serving"
+
+
+class TestGoing:
+    def test_who_has_left_is_gone_up_to_that_life(self) -> None:
+        members, _, stored = roster()
+        members.take(ALIVE)
+        calls = noted(members)
+        members.take(LEFT)
+        assert not members.members
+        assert decode_entry(stored["other"]) == LEFT._replace(incarnation=0)
+        assert [members.is_forgotten("other", epoch) for epoch in (4, 5, 6)] == [True, True, False]
+        members.take(LEFT)
+        assert calls == ["changed"]
+
+    def test_a_later_life_takes_the_place_of_the_tombstone(self) -> None:
+        members, _, stored = roster()
+        members.take(LEFT)
+        members.take(ALIVE._replace(epoch=6))
+        assert not members.is_forgotten("other", 5)
+        assert decode_entry(stored["other"]) == members.members["other"].info
+
+    def test_of_who_is_evicted_nothing_is_left(self) -> None:
+        members, _, stored = roster()
+        members.take(ALIVE)
+        calls = noted(members)
+        members.evict("other")
+        assert (members.members, stored, calls) == ({}, {}, ["changed"])
+        members.take(LEFT)
+        members.evict("other")
+        assert (members.is_forgotten("other", 5), stored, calls) == (False, {}, ["changed"])
+
+
+class TestLinks:
+    def test_who_is_linked_can_be_reached_and_is_not_away(self) -> None:
+        members, clock, _ = roster()
+        members.take(ALIVE)
+        member = members.members["other"]
+        clock.time = 10.0
+        assert member.is_away(clock.now())
+        calls = noted(members)
+        members.linked("other")
+        assert (members.reachable(), member.is_away(clock.now())) == (["other"], False)
+        assert calls == ["changed"]
+        members.unlinked("other")
+        assert (members.reachable(), member.is_away(clock.now())) == ([], False)
+        clock.time = 10.0 + AWAY_AFTER
+        assert member.is_away(clock.now())
+        assert member.state is State.ALIVE, "a link says nothing of the state"
+
+    def test_the_link_of_one_that_went_meanwhile_may_break(self) -> None:
+        members, _, _ = roster()
+        members.unlinked("other")
+        assert not members.members
+
+
+class TestStoring:
+    def test_members_survive_a_restart_as_dead_until_they_are_heard_of(self) -> None:
+        _, _, stored = roster()
+        before = roster(stored)[0]
+        before.take(ALIVE)
+        before.learn(OTHER)
+        before.take(News("gone", 7, 3, Status.LEFT, "gone:1"))
+        again = roster(stored)[0]
+        assert again.members["other"].state is State.DEAD
+        assert [m.info for m in again.holders("shop")] == [OTHER]
+        assert again.is_forgotten("gone", 7)
+        assert again.recalled == [
+            News("other", 5, 0, Status.DEAD, "other:1"),
+            News("gone", 7, 0, Status.LEFT, "gone:1"),
+        ]
+
+    def test_entries_of_earlier_releases_are_read(self) -> None:
         stored = {
-            "other": msgpack.packb(["other", 5, "other:1", "r", ["*"]]),
-            "gone": msgpack.packb(["gone", 9]),
+            "other": msgpack.packb(["other", 5, "other:1", "r", ["shop"]]),
+            "gone": msgpack.packb(["gone", 7]),
+            "me": msgpack.packb(["me", 4, "me:1", "r", ["*"]]),
         }
         members = roster(stored)[0]
-        assert members.members["other"].info == published(OTHER)
-        members.take(OTHER._replace(status=Status.LEFT))
-        again = roster(stored)[0]
-        assert not again.members
-        assert set(again.recalled) == {
-            News("other", 5, 0, Status.LEFT, "other:1"),
-            News("gone", 9, 0, Status.LEFT, NOWHERE),
-        }
-        assert again.is_forgotten("gone", 9)
+        assert {name: each.info for name, each in members.members.items()} == {"other": OTHER}
+        assert members.recalled[1:] == [News("gone", 7, 0, Status.LEFT, NOWHERE)]
+        assert encode_entry(OTHER) == stored["other"], "and they can read ours"
 
-    def test_who_is_evicted_leaves_nothing_behind(self) -> None:
-        members, _, stored = roster()
-        members.take(OTHER)
-        members.take(News("gone", 9, 1, Status.LEFT, "gone:1"))
+    def test_what_could_not_be_stored_is_stored_later(self) -> None:
+        answers = [False, False, True]
+        asked: list[tuple[str, bool]] = []
+
+        def store(name: str, data: bytes | None) -> bool:
+            asked.append((name, data is None))
+            return answers.pop(0)
+
+        members = Roster(ME, {}, ManualClock().now, store)
+        members.take(ALIVE)
         members.evict("other")
-        members.evict("gone")
-        assert not members.members
-        assert not members.recalled
-        assert not stored
+        for _ in range(3):
+            members.save()
+        assert asked == [("other", False), ("other", True), ("other", True)]
+
+
+class TestWentOn:
+    def test_who_is_in_the_life_that_was_stored_went_on(self) -> None:
+        members, clock, _ = roster({"other": encode_entry(OTHER)})
+        assert members.went_on("other")
+        assert members.may_have_gone_on("other")
+        clock.time = AWAY_AFTER
+        assert not members.may_have_gone_on("other"), "nobody has reached it"
+        members.take(ALIVE._replace(epoch=6))
+        assert not members.went_on("other")
+        members.take(News("new", 1, 1, Status.ALIVE, "new:1"))
+        assert not members.went_on("new"), "it was not known"
+
+    def test_where_nobody_was_stored_everybody_counts(self) -> None:
+        members, _, _ = roster()
+        members.take(ALIVE)
+        assert members.went_on("other")
+        assert not members.may_have_gone_on("other")
+        assert not members.went_on("stranger")
 
 
 class TestFreshness:

@@ -22,7 +22,7 @@ from coherd.v1 import peer_service_pb2 as pb
 EXCHANGE, LINK, HAVE = METHODS["Exchange"], METHODS["Link"], METHODS["Have"]
 
 
-async def join(request: pb.ExchangeRequest, call: Call) -> pb.ExchangeResponse:
+async def exchange(request: pb.ExchangeRequest, call: Call) -> pb.ExchangeResponse:
     return pb.ExchangeResponse(wall_us=7)
 
 
@@ -71,7 +71,7 @@ class Load:
         """Open a bridge, put it under load and close it."""
         async with (
             trio.open_nursery() as nursery,
-            serving(Exchange=join, Link=echo, Have=self.waiting) as served,
+            serving(Exchange=exchange, Link=echo, Have=self.waiting) as served,
         ):
             for _ in range(100):
                 nursery.start_soon(self.wait, served.channel)
@@ -140,7 +140,7 @@ async def test_there_is_one_bridge_at_a_time() -> None:
         bridge.channel("127.0.0.1:1")
     with pytest.raises(RpcFailed, match="CANCELLED"):
         await channel.unary(EXCHANGE, pb.ExchangeRequest())
-    async with serving(Exchange=join) as served:
+    async with serving(Exchange=exchange) as served:
         assert (await served.channel.unary(EXCHANGE, pb.ExchangeRequest())).wall_us == 7
 
 
@@ -176,9 +176,9 @@ async def test_stopping_lets_running_calls_end_and_cancels_those_that_do_not() -
 
 
 async def test_a_taken_port_is_refused_by_name_and_nothing_stays_bound() -> None:
-    async with serving(Exchange=join) as served:
+    async with serving(Exchange=exchange) as served:
         taken = f"127.0.0.1:{served.server.ports[0]}"
-        toy = SimpleNamespace(Exchange=join)
+        toy = SimpleNamespace(Exchange=exchange)
         with pytest.raises(OSError, match=taken):
             await served.bridge.serve([(PEER, toy)], ["127.0.0.1:0", taken])
         assert (await served.channel.unary(EXCHANGE, pb.ExchangeRequest())).wall_us == 7
@@ -190,7 +190,9 @@ async def test_a_taken_port_is_refused_by_name_and_nothing_stays_bound() -> None
 async def test_a_unix_socket_is_served(tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 'x.sock'}"
     async with open_bridge() as bridge:
-        server = await bridge.serve([(PEER, SimpleNamespace(Exchange=join))], [address, "127.0.0.1:0"])
+        server = await bridge.serve(
+            [(PEER, SimpleNamespace(Exchange=exchange))], [address, "127.0.0.1:0"]
+        )
         assert server.ports[0] == 0
         assert server.ports[1] > 0
         response = await bridge.channel(address).unary(EXCHANGE, pb.ExchangeRequest(), timeout=5)

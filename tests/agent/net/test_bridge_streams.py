@@ -23,7 +23,7 @@ def parcel(number: int, size: int = 10) -> pb.LinkRequest:
     return pb.LinkRequest(parcels=[pb.Parcel(sequence=number, payload=bytes(size))])
 
 
-async def join(request: pb.ExchangeRequest, call: Call) -> pb.ExchangeResponse:
+async def exchange(request: pb.ExchangeRequest, call: Call) -> pb.ExchangeResponse:
     return pb.ExchangeResponse(wall_us=7)
 
 
@@ -214,7 +214,7 @@ async def test_a_servicer_that_does_not_receive_stops_the_sender_and_nobody_else
         while requests := await call.receive():
             taken.extend(request.parcels[0].sequence for request in requests)
 
-    async with serving(Link=link, Exchange=join) as served:
+    async with serving(Link=link, Exchange=exchange) as served:
 
         async def send(stream: ClientStream) -> None:
             nonlocal sent
@@ -246,7 +246,7 @@ async def test_a_client_that_does_not_receive_stops_the_servicer_and_nobody_else
             sent += 1
 
     async with (
-        serving(Fetch=fetch, Exchange=join) as served,
+        serving(Fetch=fetch, Exchange=exchange) as served,
         served.channel.stream(FETCH, pb.FetchRequest()) as stream,
     ):
         stalled = await standstill(lambda: sent)
@@ -259,7 +259,7 @@ async def test_a_client_that_does_not_receive_stops_the_servicer_and_nobody_else
 
 
 async def test_a_message_over_the_limit_is_refused_and_all_else_goes_on() -> None:
-    async with serving(Link=acknowledge, Exchange=join) as served:
+    async with serving(Link=acknowledge, Exchange=exchange) as served:
         with pytest.raises(RpcFailed, match="RESOURCE_EXHAUSTED"):
             await served.channel.unary(EXCHANGE, pb.ExchangeRequest(cluster="x" * 5 * MEGABYTE))
         async with (

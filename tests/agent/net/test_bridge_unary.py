@@ -17,7 +17,7 @@ from coherd.v1 import peer_service_pb2 as pb
 EXCHANGE = METHODS["Exchange"]
 
 
-async def join(request: pb.ExchangeRequest, call: Call) -> pb.ExchangeResponse:
+async def exchange(request: pb.ExchangeRequest, call: Call) -> pb.ExchangeResponse:
     return pb.ExchangeResponse(wall_us=int(request.cluster))
 
 
@@ -55,7 +55,7 @@ async def test_ten_thousand_calls_are_all_answered() -> None:
             assert response.wall_us == number
             answers.append(number)
 
-    async with serving(Exchange=join) as served, trio.open_nursery() as nursery:
+    async with serving(Exchange=exchange) as served, trio.open_nursery() as nursery:
         for group in range(100):
             nursery.start_soon(ask, served.channel, group * 100)
     assert sorted(answers) == list(range(10_000))
@@ -117,7 +117,7 @@ async def test_a_fault_of_a_servicer_is_logged_here_and_not_told_there(name: str
         else:
             await channel.unary(METHODS[name], pb.ExchangeRequest())
 
-    async with serving(**{"Exchange": join, name: fail}) as served:
+    async with serving(**{"Exchange": exchange, name: fail}) as served:
         with capture_logs() as logs, pytest.raises(RpcFailed) as failed:
             await ask(served.channel)
         assert (failed.value.code, failed.value.details) == ("INTERNAL", "internal error")
@@ -187,7 +187,7 @@ async def test_a_connection_that_is_cut_cancels_the_servicer() -> None:
 
 
 async def test_a_call_that_nobody_answers_fails() -> None:
-    async with serving(Exchange=join) as served:
+    async with serving(Exchange=exchange) as served:
         with pytest.raises(RpcFailed, match="UNIMPLEMENTED"):
             await served.channel.unary(METHODS["Have"], pb.HaveRequest())
         await served.server.stop(0)
