@@ -127,7 +127,7 @@ def test_people_get_calm_lines_of_at_most_80_columns(place: Place, arguments: li
         r"  prefix cart:, [0-9,]+ keys +cache-3 +[0-9.]+ ms ✓ +[0-9.]+ ms ✓ +[0-9.]+ ms ✓",
         r"  [0-9]+ single keys, median +cache-1 +[0-9.]+ ms ✓ +[0-9.]+ ms ✓ +[0-9.]+ ms ✓",
         r"kill -9 cache-3: its agent is gone, its cache serves on\.",
-        r"  receipt … applied by cache-1, cache-2; missing: cache-3( \(unreachable\))?",
+        r"  receipt … applied by cache-1, cache-2; missing: cache-3( \((?:suspect|dead)\))?",
         rf"  cache-3 still holds {missed} stale copies\.",
         rf"  cache-3  ● killed .* copies, {missed} stale",
         r"  after [0-9.]+ m?s  [0-9,]+ rows fetched from the others, the last stale copy is gone",

@@ -19,6 +19,17 @@ from coherd.v1 import cache_service_pb2 as pb
 EPOCH = 1_760_000_000_000
 ALIVE = types_pb2.MEMBER_STATE_ALIVE
 DEAD = types_pb2.MEMBER_STATE_DEAD
+ME = types_pb2.Member(
+    name="cache-1",
+    epoch=EPOCH,
+    address="127.0.0.1:4373",
+    region="eu-west",
+    namespaces=["*"],
+    version="0.1.0",
+    protocol_min=1,
+    protocol_max=1,
+    state=ALIVE,
+)
 
 
 def dots(first: int, last: int | None = None, namespace: str = "shop") -> types_pb2.Dots:
@@ -57,6 +68,7 @@ class ToyAgent(
         self.status = admin_pb.GetStatusResponse()
         self.members = admin_pb.ListMembersResponse()
         self.diagnosis = admin_pb.DiagnoseResponse()
+        self.joined = admin_pb.JoinResponse()
         self.forgotten = admin_pb.ForgetResponse()
         self.left = admin_pb.LeaveResponse()
         self.watch: Callable[[pb.WatchOpen], Iterator[pb.WatchResponse]] = lambda _: iter(())
@@ -90,6 +102,10 @@ class ToyAgent(
     def Diagnose(self, request: Any, context: Any) -> admin_pb.DiagnoseResponse:
         self._take(request, context)
         return self.diagnosis
+
+    def Join(self, request: Any, context: Any) -> admin_pb.JoinResponse:
+        self._take(request, context)
+        return self.joined
 
     def Forget(self, request: Any, context: Any) -> admin_pb.ForgetResponse:
         self._take(request, context)
