@@ -170,7 +170,7 @@ class Membership:
             self._wake = trio.Event()
             with trio.move_on_after(max(SLEEP_MIN, until - now)) as waiting:
                 await self._wake.wait()
-            if waiting.cancelled_caught:
+            if waiting.cancelled_caught or self._clock.now() >= until:  # however much comes in
                 self._look(swim, self._clock.now(), until)
                 self.pump(swim)
         raise StartRefused(
