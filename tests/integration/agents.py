@@ -173,13 +173,14 @@ class AgentProcess:
         stub = admin_grpc.AdminServiceStub(self.channel)
         return list(stub.ListMembers(admin.ListMembersRequest(), timeout=5).members)
 
+    def member(self, name: str) -> types.Member:
+        """How it sees one of them."""
+        (found,) = (member for member in self.members() if member.name == name)
+        return found
+
     def states(self) -> dict[str, str]:
         """How it sees everybody it knows, itself included."""
         return {m.name: types.MemberState.Name(m.state)[13:].lower() for m in self.members()}
-
-    def linked(self) -> set[str]:
-        """To whom its links are open."""
-        return {member.name for member in self.members() if member.linked}
 
     def health(self, service: str = "") -> str:
         """What the standard health service says."""
@@ -256,6 +257,13 @@ def lone(folder: Path, name: str = "a", settings: str = "") -> Iterator[AgentPro
         yield agent
     finally:
         agent.kill()
+
+
+def coherd(agent: AgentProcess, *arguments: str) -> tuple[int, str, str]:
+    """Run the command against an agent: exit code, standard output, standard error."""
+    command = [sys.executable, "-m", "coherd", *arguments, "--local", f"unix:{agent.socket}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def wait_until_whole(agents: Sequence[AgentProcess], timeout: float = 30.0) -> None:

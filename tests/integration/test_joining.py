@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from integration.agents import AgentProcess, lone, wait_until_whole
+from integration.agents import AgentProcess, coherd, lone, wait_until_whole
 from integration.polling import poll
 from servers import free_port
 
@@ -97,6 +97,43 @@ def test_agents_find_each_other_over_a_third(make: Make) -> None:
         receipt = agent.invalidate(keys=[b"a"], wait=cache.WAIT_MEMBERS, members=3, timeout=30)
         assert list(receipt.applied) == ["b", "c", "d"]
         assert agent.status().ready
+
+
+def test_two_clusters_of_one_name_become_one_when_an_agent_is_told_of_the_other(make: Make) -> None:
+    one, three = make("a"), make("c")
+    two, four = make("b", one.address), make("d", three.address)
+    for agent in (one, two, three, four):
+        agent.start()
+    wait_until_whole([one, two])
+    wait_until_whole([three, four])
+    dead = f"127.0.0.1:{free_port()}"
+    code, said, error = coherd(one, "join", dead, four.address)
+    assert (code, error) == (0, "")
+    assert f"{four.address}  d\n" in said
+    assert f"{dead}  no answer: " in said
+    wait_until_whole([one, two, three, four])
+    receipt = two.invalidate(keys=[b"key"], wait=cache.WAIT_REGION)
+    assert list(receipt.applied) == ["a", "b", "c", "d"]
+
+
+def test_a_seed_that_is_told_to_an_agent_may_come_later(make: Make) -> None:
+    first, second = make("a"), make("b")
+    first.start()
+    code, said, _ = coherd(first, "join", second.address)
+    assert (code, "no answer" in said) == (4, True)
+    second.start()
+    wait_until_whole([first, second])
+
+
+def test_who_refuses_to_be_joined_says_why(make: Make) -> None:
+    first, stranger = make("a"), make("b")
+    stranger.cluster = "other"
+    first.start()
+    stranger.start()
+    code, said, _ = coherd(first, "join", stranger.address)
+    assert code == 4
+    assert "this is cluster 'other', not 'test'" in said
+    assert first.states() == {"a": "alive"}
 
 
 def test_agents_of_another_cluster_stay_among_themselves(make: Make) -> None:

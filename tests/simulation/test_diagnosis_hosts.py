@@ -41,7 +41,7 @@ def config_of(host: Host, *seeds: str) -> None:
 async def test_where_all_is_well_every_finding_says_so(autojump_clock: MockClock) -> None:
     async with hosts(3) as (one, two, _):
         one.fill([b"a", b"b"])
-        for host, seed in ((one, "this agent itself"), (two, "host-1")):
+        for host, seed in ((one, "this agent itself"), (two, "host-1, coherd 0.1.0")):
             found = await diagnosed(host)
             assert {f.severity for fs in found.values() for f in fs} == {Severity.OK}
             assert [f.text for f in found["seed"]] == [seed]
@@ -49,7 +49,7 @@ async def test_where_all_is_well_every_finding_says_so(autojump_clock: MockClock
         assert [f.name for f in found["link"]] == ["host-2", "host-3"]
         assert all(f.text.startswith("round trip ") for f in found["link"])
         assert [f.name for f in found["clock"]] == ["host-2", "host-3"]
-        assert [f.text for f in found["version"]] == ["coherd , protocol 1 everywhere"]
+        assert [f.text for f in found["version"]] == ["coherd 0.1.0, protocol 1 everywhere"]
         assert [f.text for f in found["handler"]] == ["2 of 2 keys match {key}"]
         assert [f.text for f in found["ready"]] == ["it can vouch for the caches of this host"]
 
@@ -59,7 +59,7 @@ async def test_seeds_that_do_not_answer_are_told_apart(autojump_clock: MockClock
         config_of(two, "10.0.0.1", "10.0.0.2", "10.0.0.9")
         texts = {f.name: (f.severity, f.text) for f in (await diagnosed(two))["seed"]}
         assert texts == {
-            "10.0.0.1:4373": (Severity.OK, "host-1"),
+            "10.0.0.1:4373": (Severity.OK, "host-1, coherd 0.1.0"),
             "10.0.0.2:4373": (Severity.OK, "this agent itself"),
             "10.0.0.9:4373": (Severity.WARNING, "connection refused"),
         }

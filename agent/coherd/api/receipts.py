@@ -61,6 +61,8 @@ def encode_seen(info: MemberInfo, member: Member | None, now: float) -> types_pb
     if member:
         seen.state_age_ms = int((now - member.since) * 1000)
         seen.linked = member.is_linked
+        if member.state in {State.DEAD, State.RESTARTING}:
+            seen.ClearField("ready")  # it said so while it lived
     return seen
 
 

@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from coherd.errors import RpcFailed
+from coherd.limits import EPOCH_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,8 @@ EXCHANGE_TIMEOUT_MIN = 2.0
 """Seconds that an answer is waited for at least: of a join, or of a probe of a loaded host."""
 OFFSET_AFTER = 60.0
 """Seconds after which a look at a clock gives way to a later, less exact one: clocks drift."""
+WALL_US_MAX = EPOCH_MAX * 1000
+"""No clock is believed to be beyond."""
 REFUSALS_MAX = 100
 """Addresses of which it is remembered why they refuse this agent."""
 REFUSALS = frozenset({"FAILED_PRECONDITION", "PERMISSION_DENIED", "INVALID_ARGUMENT"})
@@ -127,13 +130,13 @@ class Exchanging:
 
     def _note_clock(self, responder: Origin, theirs: int, sent: int) -> None:
         """Look at the clock of a member; keep the most exact of the looks that are not old."""
-        if responder.name not in self._roster.members:
-            return
-        if len(self.offsets) > 2 * len(self._roster.members):  # of those that are gone since
-            known_ones = self.offsets.keys() & self._roster.members.keys()
-            self.offsets = {name: self.offsets[name] for name in known_ones}
-        now = self._clock.now()
-        found = ClockOffset(theirs - self._clock.wall_us(), theirs - sent, now)
+        now, received = self._clock.now(), self._clock.wall_us()
+        members = self._roster.members
+        if responder.name not in members or not 0 < theirs <= WALL_US_MAX or received < sent:
+            return  # it does not tell, or our own clock was set back meanwhile
+        if len(self.offsets) > 2 * len(members):  # of those that are gone since
+            self.offsets = {name: self.offsets[name] for name in self.offsets.keys() & members}
+        found = ClockOffset(theirs - received, theirs - sent, now)
         known = self.offsets.get(responder.name)
         if (
             known is None
@@ -141,6 +144,8 @@ class Exchanging:
             or found.most - found.least <= known.most - known.least
         ):
             self.offsets[responder.name] = found
+        if len(self.offsets) > len(members):  # some have left
+            self.offsets = {n: offset for n, offset in self.offsets.items() if n in members}
 
     def _note_refusal(self, address: str, reason: str) -> None:
         """Say once why somebody refuses this agent."""

@@ -23,7 +23,7 @@ class Method:
     """One RPC of a service."""
 
     name: str
-    """As the servicer's method that answers it: ``Join``."""
+    """As the servicer's method that answers it: ``Have``."""
     path: str
     """As on the wire: ``/coherd.v1.PeerService/Join``."""
     request_class: type[Message]

@@ -1,43 +1,17 @@
-"""`coherd status` and `coherd members` against a toy agent: what they print, exit codes, narrow terminals."""
+"""`coherd status` against a toy agent: what it prints, and its exit codes."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from toy_agent import ALIVE, DEAD, EPOCH, ToyAgent, coherd
+from toy_agent import EPOCH, ME, ToyAgent, coherd
 
-from coherd.cli.members import HEADS, LEAVE_OUT, fitted
 from coherd.cli.output import count_of, duration, escaped, size
 from coherd.cli.status import RESETS
 from coherd.model import Cause
 from coherd.v1 import admin_service_pb2 as pb
 from coherd.v1 import types_pb2
-
-ME = types_pb2.Member(
-    name="cache-1",
-    epoch=EPOCH,
-    address="127.0.0.1:4373",
-    region="eu-west",
-    namespaces=["*"],
-    version="0.1.0",
-    protocol_min=1,
-    protocol_max=1,
-    state=ALIVE,
-)
-PEER = types_pb2.Member(
-    name="cache-2",
-    epoch=EPOCH + 1,
-    address="10.0.0.12:4373",
-    region="eu-west",
-    namespaces=["shop", "web"],
-    version="0.2.0",
-    protocol_min=1,
-    protocol_max=2,
-    state=DEAD,
-    state_age_ms=65_000,
-    round_trip_us=230,
-)
 
 
 def status(**more: object) -> pb.GetStatusResponse:
@@ -188,60 +162,6 @@ def test_status_as_json_has_every_field(toy: ToyAgent) -> None:
     assert answer["watchers"][0]["namespaces"] == ["shop"]
     toy.status.ready = False
     assert coherd("status", env={"COHERD_OUTPUT": "json"}).exit_code == 1
-
-
-def test_members_are_a_table(toy: ToyAgent) -> None:
-    toy.members = pb.ListMembersResponse(members=[ME, PEER])
-    result = coherd("members")
-    assert (result.exit_code, result.stderr) == (0, "")
-    heads, first, second = result.stdout.splitlines()
-    assert [head for head in HEADS if head not in heads] == []
-    assert first.split() == [
-        *(
-            "cache-1",
-            "alive",
-            "-",
-            "-",
-            "eu-west",
-            "127.0.0.1:4373",
-            "-",
-            "-",
-            "*",
-            "-",
-            "0.1.0",
-            "1",
-        ),
-        str(EPOCH),
-    ]
-    assert second.split("  ") != first.split("  ")
-    for text in ("dead", "1 min 5 s", "0.23 ms", "shop,web", "1-2", str(EPOCH + 1)):
-        assert text in second
-        assert second.index(text) in {heads.index(head) for head in HEADS}
-
-
-def test_a_narrow_terminal_has_fewer_columns() -> None:
-    cells = [dict.fromkeys(HEADS, "x" * 10)]
-    assert fitted(cells, 1000)[1] == 0
-    lines, without = fitted(cells, 80)
-    assert without == len(LEAVE_OUT) == 7
-    assert max(map(len, lines)) <= 80
-    assert "EPOCH" not in lines[0]
-    assert fitted(cells, 130)[1] == 2
-    assert fitted(cells, 10)[1] == 7
-
-
-def test_members_as_json_are_objects(toy: ToyAgent) -> None:
-    toy.members = pb.ListMembersResponse(members=[ME, PEER])
-    me, peer = json.loads(coherd("members", "-o", "json").stdout)
-    assert me["state"] == "alive"
-    assert {name: peer[name] for name in ("name", "state", "address", "region", "epoch")} == {
-        "name": "cache-2",
-        "state": "dead",
-        "address": "10.0.0.12:4373",
-        "region": "eu-west",
-        "epoch": EPOCH + 1,
-    }
-    assert (peer["namespaces"], peer["round_trip_us"]) == (["shop", "web"], 230)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,17 @@ from coherd.v1 import cache_service_pb2 as pb
 EPOCH = 1_760_000_000_000
 ALIVE = types_pb2.MEMBER_STATE_ALIVE
 DEAD = types_pb2.MEMBER_STATE_DEAD
+ME = types_pb2.Member(
+    name="cache-1",
+    epoch=EPOCH,
+    address="127.0.0.1:4373",
+    region="eu-west",
+    namespaces=["*"],
+    version="0.1.0",
+    protocol_min=1,
+    protocol_max=1,
+    state=ALIVE,
+)
 
 
 def dots(first: int, last: int | None = None, namespace: str = "shop") -> types_pb2.Dots:

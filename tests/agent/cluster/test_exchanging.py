@@ -1,138 +1,203 @@
-"""Datagrams travel over an open link where there is one, and each answer shows the other's clock."""
+"""Exchanges go over an open link or a connection of their own, and look at the other's clock on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from coherd.clock import ManualClock
-from coherd.cluster.exchanging import EXCHANGES_MAX, OFFSET_AFTER, Exchanging
+from coherd.cluster import exchanging
+from coherd.cluster.exchanging import EXCHANGES_MAX, OFFSET_AFTER, WALL_US_MAX, Exchanging
 from coherd.cluster.roster import Roster
 from coherd.errors import RpcFailed
 from coherd.model import Origin
 from coherd.net.peer import ExchangeReply, MemberInfo
-from coherd_membership import Datagram
+from coherd_membership import Datagram, News, Status
 
 ME = MemberInfo("me", 5, "me:1", "r")
+SECOND = 1_000_000
 
 
-class ToyPeer:
-    """Somebody at an address, whose clock is ahead, and who takes a while."""
+class TwoClocks(ManualClock):
+    """Running time and wall clock, each moved by itself."""
 
-    def __init__(self, clock: ManualClock) -> None:
-        self.clock = clock
-        self.responder = Origin("b", 1)
-        self.ahead = self.there = self.back = 0.0
-        self.failure: RpcFailed | None = None
-        self.got: list[Sequence[bytes]] = []
-        self.closed = 0
+    wall = 1_790_000_000 * SECOND
+
+    def wall_us(self) -> int:
+        return self.wall
+
+
+class Door:
+    """A peer whose answers are the test's."""
+
+    def __init__(self, answer: Callable[[], ExchangeReply]) -> None:
+        self.answer = answer
+        self.asked: list[Sequence[bytes]] = []
+        self.is_closed = False
 
     async def exchange(
         self, _me: MemberInfo, datagrams: Sequence[bytes], _timeout: float
     ) -> ExchangeReply:
         await trio.lowlevel.checkpoint()
-        self.got.append(datagrams)
-        if self.failure:
-            raise self.failure
-        self.clock.time += self.there
-        theirs = self.clock.wall_us() + int(self.ahead * 1e6)
-        self.clock.time += self.back
-        return ExchangeReply(self.responder, [b"answer"], theirs)
+        self.asked.append(datagrams)
+        return self.answer()
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
-        self.closed += 1
+        self.is_closed = True
 
 
-class ToyLinking:
-    def __init__(self) -> None:
-        self.peers: dict[str, ToyPeer] = {}
+class World:
+    """An Exchanging, what it dials and where it is linked."""
 
-    def at(self, address: str) -> ToyPeer | None:
-        return self.peers.get(address)
-
-
-class Parts:
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.clock = ManualClock(100.0)
-        self.linking = ToyLinking()
-        self.peer = ToyPeer(self.clock)
-        self.dialled: list[str] = []
-        roster = Roster(ME, {}, self.clock.now, lambda *_: True)
-        self.exchanging = Exchanging(roster, self.linking, self.dial, self.clock, nursery)  # type: ignore[arg-type]
+        self.clock = TwoClocks()
+        self.roster = Roster(ME, {}, self.clock.now, lambda _name, _data: True)
+        self.roster.take(News("b", 7, 1, Status.ALIVE, "b:1"))
+        self.linked: dict[str, Door] = {}
+        self.dialled: list[Door] = []
+        self.answer: Callable[[], ExchangeReply] = lambda: self.reply(0)
+        self.exchanging = Exchanging(self.roster, self, self.dial, self.clock, nursery)  # type: ignore[arg-type]
 
-    def dial(self, address: str) -> ToyPeer:
-        self.dialled.append(address)
-        return self.peer
+    def at(self, address: str) -> Door | None:
+        return self.linked.get(address)
+
+    def dial(self, _address: str) -> Door:
+        self.dialled.append(Door(self.answer))
+        return self.dialled[-1]  # type: ignore[return-value]
+
+    def reply(self, wall_us: int, name: str = "b", epoch: int = 7) -> ExchangeReply:
+        return ExchangeReply(Origin(name, epoch), [], wall_us)
+
+    async def look(
+        self, *, ahead: int, there: int = 0, back: int = 0, name: str = "b", at: str = "b:1"
+    ) -> None:
+        """Ask an agent whose clock is `ahead`, over a network that takes so long; all microseconds."""
+
+        def answer() -> ExchangeReply:
+            self.clock.wall += there
+            reply = self.reply(self.clock.wall + ahead, name)
+            self.clock.wall += back
+            self.clock.time += (there + back) / SECOND
+            return reply
+
+        self.answer = answer
+        await self.exchanging.ask(at, [], 1.0)
+
+    def offset(self, name: str = "b") -> tuple[int, int]:
+        found = self.exchanging.offsets[name]
+        return found.least, found.most
 
 
-async def test_the_offset_of_a_clock_is_an_interval_that_holds_it(nursery: trio.Nursery) -> None:
-    parts = Parts(nursery)
-    peer, exchanging = parts.peer, parts.exchanging
-    for ahead, there, back in ((0.5, 0.01, 0.03), (-2.0, 0.2, 0.0), (0.0, 0.0, 0.1)):
-        exchanging.offsets.clear()
-        peer.ahead, peer.there, peer.back = ahead, there, back
-        await exchanging.ask("b:1", [], 1.0)
-        found = exchanging.offsets["b"]
-        assert found.least <= ahead * 1e6 + 1
-        assert found.most >= ahead * 1e6 - 1
-        assert abs(found.most - found.least - (there + back) * 1e6) <= 2
+@pytest.fixture
+def world(nursery: trio.Nursery) -> World:
+    return World(nursery)
 
 
-async def test_the_more_exact_look_stands_until_it_is_old(nursery: trio.Nursery) -> None:
-    parts = Parts(nursery)
-    peer, exchanging, clock = parts.peer, parts.exchanging, parts.clock
-    widths = []
-    for trip, later in ((0.02, 0.0), (0.5, 1.0), (0.01, 1.0), (0.3, OFFSET_AFTER + 1)):
-        clock.time += later
-        peer.back = trip
-        await exchanging.ask("b:1", [], 1.0)
-        found = exchanging.offsets["b"]
-        widths.append(round((found.most - found.least) / 1e6, 2))
-    assert widths == [0.02, 0.02, 0.01, 0.3]
-
-
-async def test_an_open_link_is_used_and_else_a_connection_that_is_closed(
-    nursery: trio.Nursery,
+@pytest.mark.parametrize("ahead", [0, 250, -3 * SECOND, 90 * SECOND])
+@pytest.mark.parametrize(("there", "back"), [(100, 300), (0, 400), (400, 0), (0, 0)])
+async def test_the_interval_holds_the_offset_and_is_as_wide_as_the_round_trip(
+    world: World, ahead: int, there: int, back: int
 ) -> None:
-    parts = Parts(nursery)
-    await parts.exchanging.ask("b:1", [b"one"], 1.0)
-    assert (parts.dialled, parts.peer.closed) == (["b:1"], 1)
-    parts.linking.peers["b:1"] = linked = ToyPeer(parts.clock)
-    await parts.exchanging.ask("b:1", [b"two"], 1.0)
-    assert (parts.dialled, linked.got, linked.closed) == (["b:1"], [[b"two"]], 0)
+    await world.look(ahead=ahead, there=there, back=back)
+    least, most = world.offset()
+    assert (least, most) == (ahead - back, ahead + there)
 
 
-async def test_this_agent_at_one_of_its_seeds_is_known_to_be_itself(nursery: trio.Nursery) -> None:
-    parts = Parts(nursery)
-    parts.peer.responder = Origin("me", 5)
-    await parts.exchanging.ask("alias:1", [], 1.0)
-    assert parts.exchanging.own_addresses == {"alias:1"}
-    assert not parts.exchanging.offsets
+async def test_the_most_exact_look_stays_until_it_is_old(world: World) -> None:
+    await world.look(ahead=50, there=100, back=100)
+    await world.look(ahead=60, there=500, back=500)
+    assert world.offset() == (-50, 150)
+    await world.look(ahead=60, there=50, back=50)
+    assert world.offset() == (10, 110)
+    await world.look(ahead=70, there=50, back=50)
+    assert world.offset() == (20, 120), "of two as exact the later"
+    world.clock.time += OFFSET_AFTER
+    await world.look(ahead=80, there=500, back=500)
+    assert world.offset() == (-420, 580), "clocks drift"
 
 
-async def test_only_who_cannot_be_reached_is_a_failure(nursery: trio.Nursery) -> None:
-    parts = Parts(nursery)
-    failed: list[str] = []
-    answered: list[tuple[str, Sequence[bytes]]] = []
-    parts.exchanging.on_failure = failed.append
-    parts.exchanging.on_answer = lambda address, reply: answered.append((address, reply.datagrams))
-    codes = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "FAILED_PRECONDITION")
-    for failure in (*(RpcFailed(code, "why") for code in codes), None):
-        parts.peer.failure = failure
-        parts.exchanging.send([Datagram("b:1", b"x"), Datagram("b:1", b"y")], 1.0)
-        await trio.testing.wait_all_tasks_blocked()
-    assert failed == ["b:1", "b:1"], "a late answer may still be one"
-    assert parts.peer.got == [[b"x", b"y"]] * 4, "what goes to one address goes together"
-    assert answered == [("b:1", [b"answer"])]
+async def test_a_look_during_which_the_own_clock_is_set_back_tells_nothing(world: World) -> None:
+    await world.look(ahead=0, there=100, back=-3 * SECOND)
+    assert not world.exchanging.offsets
+    await world.look(ahead=0, there=100, back=100)
+    await world.look(ahead=0, there=-3 * SECOND, back=100)
+    assert world.offset() == (-100, 100)
 
 
-async def test_more_than_can_be_under_way_is_dropped_and_counted(nursery: trio.Nursery) -> None:
-    parts = Parts(nursery)
-    datagrams = [Datagram(f"host-{n}:1", b"x") for n in range(EXCHANGES_MAX + 7)]
-    parts.exchanging.send(datagrams, 1.0)
-    assert parts.exchanging.dropped == 7
-    await trio.testing.wait_all_tasks_blocked()
-    parts.exchanging.send(datagrams[:5], 1.0)
-    assert parts.exchanging.dropped == 7
+@pytest.mark.parametrize("wall_us", [0, WALL_US_MAX + 1, 2**64 - 1])
+async def test_a_clock_that_is_none_is_not_believed(world: World, wall_us: int) -> None:
+    world.answer = lambda: world.reply(wall_us)
+    await world.exchanging.ask("b:1", [], 1.0)
+    assert not world.exchanging.offsets
+    world.answer = lambda: world.reply(WALL_US_MAX)
+    await world.exchanging.ask("b:1", [], 1.0)
+    assert -(2**63) < world.offset()[0] <= world.offset()[1] < 2**63, "what the wire can say"
+
+
+async def test_only_clocks_of_members_are_remembered(world: World) -> None:
+    await world.look(ahead=0, name="stranger", at="x:1")
+    assert not world.exchanging.offsets
+    await world.look(ahead=0)
+    world.roster.take(News("b", 7, 1, Status.LEFT, "b:1"))
+    world.roster.take(News("c", 1, 1, Status.ALIVE, "c:1"))
+    await world.look(ahead=0, name="c", at="c:1")
+    assert set(world.exchanging.offsets) == {"c"}
+
+
+async def test_where_the_agent_itself_answers_is_known_and_is_no_clock(world: World) -> None:
+    world.answer = lambda: world.reply(world.clock.wall, "me", 5)
+    await world.exchanging.ask("seed:1", [], 1.0)
+    world.answer = lambda: world.reply(world.clock.wall, "me", 6)
+    await world.exchanging.ask("other:1", [], 1.0)
+    assert world.exchanging.own_addresses == {"seed:1"}, "another life of the name is another agent"
+    assert not world.exchanging.offsets
+
+
+async def test_an_open_link_is_used_and_stays_open_while_a_dialled_door_is_closed(
+    world: World,
+) -> None:
+    link = world.linked["b:1"] = Door(lambda: world.reply(0))
+    await world.exchanging.ask("b:1", [b"x"], 1.0)
+    assert (link.asked, link.is_closed, world.dialled) == ([[b"x"]], False, [])
+    await world.exchanging.ask("c:1", [b"y"], 1.0)
+    (dialled,) = world.dialled
+    assert (dialled.asked, dialled.is_closed) == ([[b"y"]], True)
+
+
+async def test_datagrams_to_one_address_go_together_and_too_many_are_dropped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchanging, "EXCHANGES_MAX", 2)
+    assert EXCHANGES_MAX > 2
+    sent = [Datagram(to, payload) for to, payload in (("b:1", b"1"), ("c:1", b"2"), ("b:1", b"3"))]
+    world.exchanging.send([*sent, Datagram("d:1", b"4"), Datagram("d:1", b"5")], 1.0)
+    await wait_all_tasks_blocked()
+    assert sorted(door.asked for door in world.dialled) == [[[b"1", b"3"]], [[b"2"]]]
+    assert world.exchanging.dropped == 2
+    world.exchanging.send([Datagram("d:1", b"6")], 1.0)
+    await wait_all_tasks_blocked()
+    assert world.dialled[-1].asked == [[b"6"]], "there is room again"
+
+
+@pytest.mark.parametrize(
+    ("code", "failed"),
+    [("UNAVAILABLE", ["b:1"]), ("FAILED_PRECONDITION", ["b:1"]), ("DEADLINE_EXCEEDED", [])],
+)
+async def test_where_nobody_can_be_reached_is_told_and_silence_is_not(
+    world: World, code: str, failed: list[str]
+) -> None:
+    told: list[str] = []
+    world.exchanging.on_failure = told.append
+
+    def answer() -> ExchangeReply:
+        raise RpcFailed(code, "why")
+
+    world.answer = answer
+    world.exchanging.send([Datagram("b:1", b"x")], 1.0)
+    await wait_all_tasks_blocked()
+    assert told == failed
+    assert world.dialled[0].is_closed
