@@ -24,6 +24,7 @@ from pathlib import Path
 from random import Random
 from typing import TextIO
 
+from heat import Panel, draw
 from report import finish, percentile, show
 
 import coherd.sim
@@ -37,6 +38,7 @@ BETWEEN = (0.064, 1.0, 16.0)
 REPEATS = 3
 SMALL_STALLED, SMALL_STALL = 8, 4.0
 """Up to here nobody healthy is to be declared dead at all."""
+PLOTTED = ("plain", "full")
 QUICK = ((4, 2.0, 1.0), (4, 8.0, 1.0), (16, 8.0, 1.0))
 
 
@@ -179,13 +181,18 @@ def show_variants(variants: list[str], figures: dict[str, float | int]) -> None:
     )  # fmt: skip
 
 
-def show_grid(variant: str, all_done: list[Done]) -> None:
-    """Print the false deaths at healthy members by C and D."""
-    counts: dict[tuple[int, float], int] = {}
+def grid_of(variant: str, all_done: list[Done]) -> dict[tuple[float, float], int]:
+    """Give the false deaths at healthy members by C and D."""
+    counts: dict[tuple[float, float], int] = {}
     for done in all_done:
         if done.cell.variant == variant:
             place = done.cell.rhythm.members, done.cell.rhythm.stall
             counts[place] = counts.get(place, 0) + done.outcome.false_deaths_healthy
+    return counts
+
+
+def show_grid(variant: str, all_done: list[Done]) -> None:
+    counts = grid_of(variant, all_done)
     stalls = sorted({stall for _, stall in counts})
     rows = [
         (f"C = {members}", *(counts.get((members, stall), "-") for stall in stalls))
@@ -210,6 +217,7 @@ def main() -> None:
     parser.add_argument(
         "--state", type=Path, help="finished cells; default: in the temporary folder"
     )
+    parser.add_argument("--plot", type=Path, help="where to draw false deaths by C and D, as SVG")
     parser.add_argument("--quick", action="store_true", help="ends within a minute")
     arguments = parser.parse_args()
     grid: Iterable[tuple[int, float, float]] = product(
@@ -239,6 +247,13 @@ def main() -> None:
     show_variants(arguments.variants, by_variant)
     for variant in arguments.variants:
         show_grid(variant, all_done)
+    if arguments.plot:
+        panels = [
+            Panel(f"{variant}: {sum(counts.values()):,}", counts)
+            for variant in PLOTTED
+            if (counts := grid_of(variant, all_done))
+        ]
+        draw(arguments.plot, panels, "C: members that stall", "D: seconds of each stall")
     finish(figures | by_variant | small(all_done))
 
 

@@ -121,9 +121,8 @@ def _decode(datagram: bytes) -> Message:
     target = str(datagram[at + 1 : end], "utf-8")
     if end == len(datagram):
         return Message(kind, low, high, cluster, root, sequence, sender, target)
-    parts = _sections(datagram, end)
+    news, parts = _sections(datagram, end)
     mask, wants_back = _MASK.unpack_from(_last(parts, MASK, _NO_MASK))
-    read = [decode_news(content[:NEWS_BYTES_MAX]) for content in parts.get(NEWS, ())]
     names = _last(parts, NAMES, b"")
     return Message(
         kind, low, high, cluster, root, sequence, sender, target,
@@ -132,25 +131,27 @@ def _decode(datagram: bytes) -> Message:
         wants_back=bool(wants_back),
         buckets=_BUCKETS.unpack_from(parts[BUCKET_SUMS][-1]) if BUCKET_SUMS in parts else (),
         names=tuple(_texts(names, 0, len(names))),
-        news=tuple([item for item in read if item is not None]),
+        news=tuple(news),
         metas=tuple(_meta(content) for content in parts.get(METADATA, ())),
     )  # fmt: skip
 
 
-def _sections(datagram: bytes, at: int) -> dict[int, list[bytes]]:
+def _sections(datagram: bytes, at: int) -> tuple[list[News], dict[int, list[bytes]]]:
+    """Give the news, of which there is the most, and the contents of all other sections by tag."""
+    news: list[News] = []
     parts: dict[int, list[bytes]] = {}
     size = len(datagram)
     while at < size:
         tag, length = _SECTION.unpack_from(datagram, at)
         start = at + _SECTION.size
         at = start + length
-        if tag in parts:
-            parts[tag].append(datagram[start:at])
-        else:
-            parts[tag] = [datagram[start:at]]
-    if at > size:
-        raise MalformedDatagram("the datagram ends within a part")
-    return parts
+        if at > size:
+            raise MalformedDatagram("the datagram ends within a part")
+        if tag != NEWS:
+            parts.setdefault(tag, []).append(datagram[start:at])
+        elif (item := decode_news(datagram[start : min(at, start + NEWS_BYTES_MAX)])) is not None:
+            news.append(item)
+    return news, parts
 
 
 def _last(parts: dict[int, list[bytes]], tag: int, default: bytes) -> bytes:

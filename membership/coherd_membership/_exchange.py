@@ -114,6 +114,8 @@ class Exchanger:
         """Ask a few of those that are down whether they are back."""
         config = self._config
         self._timers.set(DOWN, now + config.down_interval * self._random.uniform(0.8, 1.2))
+        if self._roster.is_complete:
+            return
         down = [
             name
             for name, member in self._roster.members.items()

@@ -141,6 +141,15 @@ class Hearing:
 
     # ------------------------------------------------------------------ from others
 
+    def hear_all(self, message: Message, now: float) -> None:
+        """Weigh the news that a message brought; most of it is what is known, as the very same object."""
+        members, teller = self._roster.members, message.sender.name
+        is_exchange = message.kind == Kind.ENTRIES
+        for news in message.news:
+            member = members.get(news.name)
+            if member is None or member.news is not news:
+                self.hear(news, teller, now, is_exchange=is_exchange)
+
     def hear(self, news: News, teller: str, now: float, *, is_exchange: bool) -> None:
         """Weigh news that somebody told."""
         if news.name == self._roster.me.name:
@@ -153,7 +162,9 @@ class Hearing:
         member = self._roster.members.get(news.name)
         if member is None:
             self._hear_of_stranger(news, teller, now, is_rumor=not is_exchange)
-        elif member.news is not news:
+        elif member.news == news:
+            member.news = news  # one object for all: told again, it needs no second look
+        else:
             rank = order(news)
             if rank == member.rank:
                 self._confirm(member, news, now)
@@ -188,7 +199,8 @@ class Hearing:
     def _soften(self, news: News, known: News, teller: str, *, is_exchange: bool) -> News:
         """Give news with those accusers that are known; a death that too few vouch for is a suspicion."""
         if news.status is Status.SUSPECT:
-            return news._replace(accusers=self._accusers(news) or (teller,))
+            accusers = self._accusers(news) or (teller,)
+            return news if accusers == news.accusers else news._replace(accusers=accusers)
         if news.status is not Status.DEAD or known.status >= Status.DEAD:
             return news
         if known.status is Status.RESTARTING and known.epoch == news.epoch:
@@ -238,7 +250,7 @@ class Hearing:
         """Join the accusers of one accusation; each new one shortens the wait, and is passed on."""
         known = member.news
         before = len(known.accusers)
-        if known.status is not Status.SUSPECT or before > self._config.confirmations:
+        if before > self._config.confirmations or known.status is not Status.SUSPECT:
             return
         joined = merge(known, news._replace(accusers=self._accusers(news)))
         if len(joined.accusers) > before:

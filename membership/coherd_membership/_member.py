@@ -17,6 +17,7 @@ TRANSITIONS says what it means for an observer when news with one status takes t
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 ACCUSERS_MAX = 3
@@ -50,6 +51,7 @@ class News(NamedTuple):
     """Who found it silent, sorted; of suspects and the dead."""
 
 
+@lru_cache(maxsize=16_384)
 def order(news: News) -> tuple[int, bool, int, int, str, int]:
     """Give the place of news in the total order of all news of its name.
 

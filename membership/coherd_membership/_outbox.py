@@ -49,19 +49,19 @@ class Outbox:
         me = self._roster.me
         if me is not self._me:
             self._me, self._word = me, encode_news(me)
-        parts = [head(kind, self._label, self._roster.root, sequence, self._word, target)]
+        payload = head(kind, self._label, self._roster.root, sequence, self._word, target)
         if address:
-            parts.append(section(ADDRESS, address.encode()))
-        parts.append(content)
-        room = self._config.datagram_bytes_max - sum(map(len, parts))
+            payload += section(ADDRESS, address.encode())
+        payload += content
+        room = self._config.datagram_bytes_max - len(payload)
         if first is not None:
-            parts += self.rumors.take(room, self._roster.present, first.name, news_section(first))
+            told = self.rumors.take(room, self._roster.present, first.name, news_section(first))
+            payload += b"".join(told)
         elif self.rumors:
-            parts += self.rumors.take(room, self._roster.present)
-        datagram = Datagram(destination, b"".join(parts))
+            payload += b"".join(self.rumors.take(room, self._roster.present))
         self.sent += 1
-        self.sent_bytes += len(datagram.payload)
-        self.queue.append(datagram)
+        self.sent_bytes += len(payload)
+        self.queue.append(Datagram(destination, payload))
 
 
 @lru_cache(maxsize=16_384)

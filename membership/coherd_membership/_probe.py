@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PERIOD = ("period", None)
 PROBE = ("probe", None)
+PROBED = frozenset({Status.ALIVE, Status.SUSPECT})
 RELAYS_MAX = 1_000
 """Probes on behalf of others at once; more are not made."""
 ANY_EVERY = 8
@@ -286,7 +287,7 @@ class Prober:
 
     @staticmethod
     def _is_probed(member: Member | None) -> bool:
-        return member is not None and member.news.status in {Status.ALIVE, Status.SUSPECT}
+        return member is not None and member.news.status in PROBED
 
     # ------------------------------------------------------------------ for others
 

@@ -111,6 +111,11 @@ class Roster:
         self._add_sum(name, -_sum(news))
         self._count(news.status, -1)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nobody is down or gone."""
+        return self.present > len(self.members)
+
     def names_alive(self) -> list[str]:
         """Give the names of all others with status ALIVE."""
         return [n for n, member in self.members.items() if member.news.status is Status.ALIVE]
@@ -126,6 +131,8 @@ class Roster:
 
     def in_buckets(self, mask: int) -> Iterator[News]:
         """Give what is known of everybody in the buckets of a mask, this member included."""
+        if not mask:  # two rosters that agree, as most do
+            return
         if mask >> bucket_of(self.me.name) & 1:
             yield self.me
         for name, member in self.members.items():

@@ -28,6 +28,9 @@ class Rumors:
     def __len__(self) -> int:
         return sum(map(len, self._levels.values()))
 
+    def __bool__(self) -> bool:
+        return bool(self._levels)
+
     def __contains__(self, name: str) -> bool:
         return any(name in rumors for rumors in self._levels.values())
 

@@ -156,8 +156,8 @@ class Swim:
 
     def datagrams(self) -> list[Datagram]:
         """Take what is to be sent."""
-        queue = self._outbox.queue
-        self._outbox.queue = []
+        outbox = self._outbox
+        queue, outbox.queue = outbox.queue, []
         return queue
 
     def events(self) -> list[Event]:
@@ -290,21 +290,20 @@ class Swim:
     # ------------------------------------------------------------------ messages
 
     def _receive(self, message: Message, source: str, now: float) -> None:
-        sender = message.sender
+        roster, sender = self._roster, message.sender
         if not self._hearing.hear_sender(message, source, now):
             return
-        is_exchange = message.kind == Kind.ENTRIES
-        me = self.me
-        for news in message.news:
-            self._hearing.hear(news, sender.name, now, is_exchange=is_exchange)
-        refuted = me is not self.me and self.config.tells_suspects
+        me = roster.me
+        if message.news:
+            self._hearing.hear_all(message, now)
+        refuted = me is not roster.me and self.config.tells_suspects
         notice = self._hearing.notice_for(sender)
         answered = self._answer(message, source, now, notice)
         if message.kind == Kind.TELL and any(news.name == me.name for news in message.news):
             notice = None  # else two that cannot refute would tell each other so without end
         if not answered and (refuted or notice is not None):
             self._outbox.send(Kind.TELL, source, first=notice)
-        if message.root != self._roster.root and message.kind != Kind.ENTRIES:
+        if message.root != roster.root and message.kind != Kind.ENTRIES:
             self._exchanger.compare(sender.name, now)
 
     def _answer(self, message: Message, source: str, now: float, notice: News | None) -> bool:
@@ -362,7 +361,8 @@ class Swim:
         """Hear from the prober that a member has answered, or has not."""
         if not failed:
             self._exchanger.want_any_meta(self._roster.members[name].news.address)
-        silence = _suspicion.maximum(self.config, self._roster.present)
+        # nobody falls sick by an answer
+        silence = _suspicion.maximum(self.config, self._roster.present) if failed else 0.0
         if self._health.probed(failed=failed, now=now, silence=silence):
             self._counts["sick"] += 1
             self._exchanger.ask_seeds(now)

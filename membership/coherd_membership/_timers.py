@@ -47,18 +47,22 @@ class Timers:
     def next(self) -> float | None:
         """Give the nearest deadline."""
         heap = self._heap
-        while heap and self._at.get(heap[0][2]) != heap[0][0]:
+        while heap:
+            at, _, key = heap[0]
+            if self._at.get(key) == at:
+                return at
             heappop(heap)
-        return heap[0][0] if heap else None
+        return None
 
     def pop(self, now: float) -> Key | None:
         """Take the nearest key that is due."""
-        at = self.next()
-        if at is None or at > now:
-            return None
-        key = heappop(self._heap)[2]
-        del self._at[key]
-        return key
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            at, _, key = heappop(heap)
+            if self._at.get(key) == at:
+                del self._at[key]
+                return key
+        return None
 
     def due(self, now: float) -> list[Key]:
         """Give the keys that are due, and leave them."""

@@ -6,7 +6,10 @@ Simultaneous events happen in the order in which they were scheduled.
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 E = TypeVar("E")
 
@@ -24,12 +27,11 @@ class Scheduler(Generic[E]):
         self._count += 1
         heappush(self._heap, (at, self._count, event))
 
-    def next(self, until: float) -> E | None:
-        """Go to the next event and give it; None when none is left until then, and time is there."""
+    def pass_to(self, until: float) -> Iterator[E]:
+        """Go from one event to the next and give each, also those that are added meanwhile; then be there."""
         heap = self._heap
-        if not heap or heap[0][0] > until:
-            self.now = until
-            return None
-        at, _, event = heappop(heap)
-        self.now = max(self.now, at)
-        return event
+        while heap and heap[0][0] <= until:
+            at, _, event = heappop(heap)
+            self.now = max(self.now, at)
+            yield event
+        self.now = until

@@ -118,25 +118,18 @@ class World:
 
     def run(self, until: float) -> None:
         """Let time go on to a moment."""
-        scheduler = self._scheduler
-        while (event := scheduler.next(until)) is not None:
-            if type(event) is Node and (event.armed is None or event.armed > scheduler.now):
-                continue  # an earlier timer took its place; followed up, they would multiply
-            self.events += 1
+        for event in self._scheduler.pass_to(until):
             if type(event) is tuple:
+                self.events += 1
                 node, payload, source = event
-                if not node.is_up:
-                    continue
-                if node.stall is not None:
+                if node.stall is not None and node.is_up:
                     node.inbox.append((payload, source.address))
-                    continue
-                self._deliver(node, payload, source.address)
+                elif node.is_up:
+                    self._deliver(node, payload, source.address)
             elif type(event) is Node:
-                event.armed = None
-                if event.is_up and event.stall is not Stall.FROZEN:
-                    event.swim.handle_timer(scheduler.now)
-                    self._settle(event)
+                self._wake_up(event)
             else:
+                self.events += 1
                 event()  # type: ignore[operator]
 
     # ------------------------------------------------------------------ members
@@ -225,6 +218,21 @@ class World:
             self.events += 1
             self._deliver(node, payload, source)
 
+    def _wake_up(self, node: Node) -> None:
+        """Let a member do what is due, if its timer was not set for another time since."""
+        now = self.now
+        if node.armed is None or node.armed > now:
+            return  # an earlier timer took its place; followed up, they would multiply
+        self.events += 1
+        node.armed = None
+        if node.is_up and node.stall is not Stall.FROZEN:
+            due = node.swim.next_timer()
+            if due is None or due > now:  # what it was set for has been done with
+                self._arm(node, due)
+            else:
+                node.swim.handle_timer(now)
+                self._settle(node)
+
     # ------------------------------------------------------------------ between them
 
     def _deliver(self, node: Node, payload: bytes, source: str) -> None:
@@ -245,7 +253,10 @@ class World:
         for event in swim.events():
             if type(event) is MemberChanged:
                 self._note(node, event)
-        due = swim.next_timer()
+        self._arm(node, swim.next_timer())
+
+    def _arm(self, node: Node, due: float | None) -> None:
+        """Set a member's timer, unless it is set for earlier."""
         if due is not None and (node.armed is None or due < node.armed):
             node.armed = due
             self._scheduler.add(due, node)
@@ -263,8 +274,9 @@ class World:
         target = self._by_address.get(datagram.destination)
         if target is None:
             return
+        now = self.now
         for delay in self.network.delays(source.index, target.index):
-            self._scheduler.add(self.now + delay, (target, datagram.payload, source))
+            self._scheduler.add(now + delay, (target, datagram.payload, source))
 
     def _trace(self, node: Node, payload: bytes) -> None:
         self.traced = crc32(payload, crc32(f"{self.now!r} {node.index}".encode(), self.traced))

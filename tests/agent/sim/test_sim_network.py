@@ -58,8 +58,6 @@ def test_events_come_by_time_and_simultaneous_ones_in_the_order_of_their_schedul
     scheduler: Scheduler[str] = Scheduler()
     for at, event in ((2.0, "late"), (1.0, "a"), (1.0, "b"), (-1.0, "passed"), (9.0, "beyond")):
         scheduler.add(at, event)
-    happened = []
-    while (event := scheduler.next(5.0)) is not None:
-        happened.append((scheduler.now, event))
+    happened = [(scheduler.now, event) for event in scheduler.pass_to(5.0)]
     assert happened == [(0.0, "passed"), (1.0, "a"), (1.0, "b"), (2.0, "late")]
     assert scheduler.now == 5.0
