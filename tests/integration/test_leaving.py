@@ -106,6 +106,10 @@ def test_who_is_stopped_for_good_leaves(tmp_path: Path) -> None:
             assert agent.invalidate(keys=[b"x"], wait=cache.WAIT_REGION).complete
         three.start()
         wait_until_whole(agents)
+        before = three.log.count('"event": "left the cluster"')
+        assert coherd(three, "leave") == (0, "left; told: a b\n", "")
+        assert three.ended() == 0
+        assert three.log.count('"event": "left the cluster"') == before + 1
 
 
 def test_who_leaves_while_it_is_cut_off_names_those_it_could_not_tell(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from coherd.cluster.invalidating import Outcome
 from coherd.cluster.roster import State
 from coherd.errors import RpcFailed
+from coherd.model import Origin
 from coherd.net.peer import LinkReply
 from coherd.v1 import cache_service_pb2 as cache
 from coherd_membership import News, Status
@@ -257,3 +258,21 @@ def cache_timeout(seconds: int) -> object:
     request = cache.InvalidateRequest()
     request.timeout.FromSeconds(seconds)
     return request.timeout
+
+
+async def test_what_is_due_is_done_however_much_comes_in(autojump_clock: MockClock) -> None:
+    async with hosts(2) as (one, two), trio.open_nursery() as nursery:
+        membership = one.agent.membership
+        assert membership.swim is not None
+        swim = membership.swim
+
+        async def flood() -> None:
+            while True:
+                membership.exchange(Origin("stranger", 1), "10.9.9.9:4373", [b"x"])
+                await wait(0.0005)
+
+        nursery.start_soon(flood)
+        two.crash()
+        await until(lambda: state(one, "host-2") is State.DEAD)
+        assert swim.statistics()["malformed"] > 1_000
+        nursery.cancel_scope.cancel()

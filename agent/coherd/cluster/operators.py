@@ -53,6 +53,7 @@ class Operators:
         self._exchanging = exchanging
         self._membership = membership
         self._clock = clock
+        self._left: Told | None = None
         self.on_left: Callable[[], None] = lambda: None
         """Called once the others were told that this agent is gone for good."""
 
@@ -106,10 +107,11 @@ class Operators:
 
     async def leave(self) -> Told:
         """Tell the others that this agent is gone for good; then it should stop."""
-        told = await self._say(Swim.leave, LEAVE_TIMEOUT)
-        log.info("left the cluster", told=told.told, missed=told.missed)
+        if self._left is None:
+            self._left = await self._say(Swim.leave, LEAVE_TIMEOUT)
+            log.info("left the cluster", told=self._left.told, missed=self._left.missed)
         self.on_left()
-        return told
+        return self._left
 
     async def tell_stop(self) -> None:
         """Tell the others that this agent stops and will be back, unless it has left."""
