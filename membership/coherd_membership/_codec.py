@@ -122,6 +122,9 @@ def _decode(datagram: bytes) -> Message:
     if end == len(datagram):
         return Message(kind, low, high, cluster, root, sequence, sender, target)
     news, parts = _sections(datagram, end)
+    if not parts:
+        told = tuple(news)
+        return Message(kind, low, high, cluster, root, sequence, sender, target, news=told)
     mask, wants_back = _MASK.unpack_from(_last(parts, MASK, _NO_MASK))
     names = _last(parts, NAMES, b"")
     return Message(
@@ -147,9 +150,10 @@ def _sections(datagram: bytes, at: int) -> tuple[list[News], dict[int, list[byte
         at = start + length
         if at > size:
             raise MalformedDatagram("the datagram ends within a part")
+        content = datagram[start:at]
         if tag != NEWS:
-            parts.setdefault(tag, []).append(datagram[start:at])
-        elif (item := decode_news(datagram[start : min(at, start + NEWS_BYTES_MAX)])) is not None:
+            parts.setdefault(tag, []).append(content)
+        elif (item := decode_news(content[:NEWS_BYTES_MAX])) is not None:
             news.append(item)
     return news, parts
 
