@@ -131,15 +131,15 @@ class OutLink:
 
     def take_overdue(self, now: float) -> list[Parcel]:
         """Give the parcels that have just become overdue. Those that still wait go without their arcs."""
-        before = now - self.timeout
+        timeout = self.timeout  # added as in `due`: rounded otherwise, it might never come
         found = []
-        while self._under_way and self._under_way[0].at <= before:
+        while self._under_way and self._under_way[0].at + timeout <= now:
             queued = self._under_way.popleft()
             self._overdue.append(queued)
             found.append(queued.parcel)
         waiting = self._waiting
         if not self._under_way:
-            while self._stripped < len(waiting) and waiting[self._stripped].at <= before:
+            while self._stripped < len(waiting) and waiting[self._stripped].at + timeout <= now:
                 queued = waiting[self._stripped]
                 found.append(queued.parcel)
                 bare = queued.parcel._replace(arcs=())

@@ -12,11 +12,13 @@ Beside these the shell says what only it knows: `applied`, `closed`, `note_late`
 
 A payload goes to the delegates of each arc (`ring`), those with most to reach first; urgent ones on both
 rings and over links of their own, all others on one ring. Whoever takes a parcel forwards it, says so within
-2 ms, and is told nothing twice: per payload and ring it remembers how far it has forwarded, so a wider arc
+2 ms, and forwards nothing twice: per payload and ring it remembers how far it has forwarded, so a wider arc
 makes it forward the difference only. A delegate that does not acknowledge in time loses its arc to the next
 live holder. It may have forwarded it after all, so that costs copies: therefore re-delegation is paid from a
-bucket that fills with a share of what is sent, and stops while this member itself is late. What does not
-get through by all that is dropped and counted: repair mends it.
+bucket that fills with a share of what is sent, and stops while this member itself is late. Until a silent
+delegate acknowledges again it is given payloads alone, and the next live holder the arcs: that costs nothing,
+because what it was not asked to forward it will not. What still does not get through is dropped and counted,
+and repair mends it.
 
 No clock, no socket, no thread; nothing here is random. What a peer sends never raises.
 """
@@ -52,8 +54,8 @@ if TYPE_CHECKING:
 
 DEFAULTS = SpreadConfig()
 COUNTED = (
-    "originated", "received", "duplicates", "repeated", "sent", "dropped", "redelegated", "unpaid", "late",
-    "forgotten_early",
+    "originated", "received", "duplicates", "repeated", "sent", "dropped", "bypassed", "redelegated",
+    "unpaid", "late", "forgotten_early",
 )  # fmt: skip
 
 
@@ -250,7 +252,15 @@ class Spread:
         delegates.sort(key=lambda delegate: -delegate[0])
         parcels: dict[str, tuple[Arc, ...]] = {}
         for _, name, arc in delegates:
-            parcels[name] = (*parcels.get(name, ()), arc)
+            taker = name
+            if self._is_silent(name, payload):
+                passed_over, heir = self._heir(name, arc, payload)
+                if heir is not None:
+                    self._counts["bypassed"] += 1
+                    taker = heir
+                    for silent in (name, *passed_over):
+                        parcels.setdefault(silent, ())
+            parcels[taker] = (*parcels.get(taker, ()), arc)
         for name, handed in parcels.items():
             self._hand(name, Parcel(payload, handed), now)
 
@@ -305,23 +315,32 @@ class Spread:
 
     def _redelegate(self, parcel: Parcel, instead_of: str, now: float) -> None:
         """Give a parcel's arcs to the next live holders in them, as far as that can be paid."""
-        payload = parcel.payload
-        urgent = payload.lane is Lane.URGENT
         for arc in parcel.arcs:
-            successors = self.view.rings[arc.ring].successors(
-                instead_of, arc.end, payload.namespace
-            )
-            heir = next((n for n in successors if not self._is_silent(n, urgent)), None)
+            passed_over, heir = self._heir(instead_of, arc, parcel.payload)
             if heir is None:
-                continue  # nobody is cut off, or nobody there answers
+                continue
             if now < self._late_until or not self._bucket.spend():
                 self._counts["unpaid"] += 1
                 continue
             self._counts["redelegated"] += 1
-            self._hand(heir, Parcel(payload, (arc,)), now)
+            self._hand(heir, Parcel(parcel.payload, (arc,)), now)
+            for silent in passed_over:
+                self._hand(silent, Parcel(parcel.payload, ()), now)
 
-    def _is_silent(self, name: str, urgent: bool) -> bool:
-        link = self._out.get((name, urgent))
+    def _heir(self, name: str, arc: Arc, payload: Payload) -> tuple[list[str], str | None]:
+        """Give the next live holder after a delegate in its arc, and the silent ones before it.
+
+        These would be cut off with the delegate. There is no heir where nobody after it answers, either.
+        """
+        passed_over: list[str] = []
+        for heir in self.view.rings[arc.ring].successors(name, arc.end, payload.namespace):
+            if not self._is_silent(heir, payload):
+                return passed_over, heir
+            passed_over.append(heir)
+        return passed_over, None
+
+    def _is_silent(self, name: str, payload: Payload) -> bool:
+        link = self._out.get((name, payload.lane is Lane.URGENT))
         return link is not None and link.is_silent
 
     def _take_reply(self, reply: Reply, source: str, now: float) -> None:
