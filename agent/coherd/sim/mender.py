@@ -98,7 +98,7 @@ class Mender:
     """The vector of one member, and how it is mended."""
 
     def __init__(self, name: str, namespace: str, holders: Sequence[str], random: Random) -> None:
-        """`holders`: whom it may ask; itself may be among them."""
+        """`holders`: who tells and asks each other; who is not among them is only asked."""
         self.vector = Vector()
         self._name = name
         self._namespace = namespace
@@ -109,7 +109,7 @@ class Mender:
         self._heard: dict[str, None] = {}
         self._gone: set[str] = set()
         self._asked: dict[int, tuple[Ask, float]] = {}
-        self._have_at = random.uniform(0.0, HAVE_INTERVAL_QUIET)
+        self._have_at = random.uniform(0.0, HAVE_INTERVAL_QUIET) if name in holders else inf
         self._plan_at = inf
         self._out: list[tuple[str, Message]] = []
 

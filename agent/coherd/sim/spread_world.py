@@ -152,11 +152,7 @@ class SpreadWorld:
             node.view = random.choice(self._views[1:]) if node.index in odd else self._views[0]
             node.core = Spread(node.name, random.getrandbits(64), node.view, region.config)
             node.mender = Mender(node.name, NAMESPACE, names, Random(random.getrandbits(64)))
-            if self._holds(node):
-                self._arm(node)
-
-    def _holds(self, node: Node) -> bool:
-        return self._views[0].holds(node.name, NAMESPACE)
+            self._arm(node)
 
     @property
     def now(self) -> float:
@@ -266,7 +262,7 @@ class SpreadWorld:
             return
         node.armed = inf
         node.core.handle_timer(now)
-        if node.mender.next_timer() <= now and self._holds(node):
+        if node.mender.next_timer() <= now:
             node.mender.handle_timer(now)
         self._settle(node)
 
