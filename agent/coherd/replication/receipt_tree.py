@@ -82,7 +82,10 @@ class ReceiptTree:
 
     def askers(self, payload: int, ring: int) -> list[LinkKey]:
         """Give those that were told fewer names than are known."""
-        branch = self._branches[payload][ring]
+        branches = self._branches.get(payload)
+        if branches is None:
+            return []
+        branch = branches[ring]
         return [asker for asker, told in branch.askers.items() if told < len(branch.names)]
 
     def tell(self, payload: int, ring: int, asker: LinkKey) -> Collection[str]:

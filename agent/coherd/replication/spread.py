@@ -64,8 +64,8 @@ class _Forwarded:
 
     __slots__ = ("at", "reach")
 
-    def __init__(self) -> None:
-        self.at = 0.0
+    def __init__(self, now: float) -> None:
+        self.at = now
         self.reach = [1] * RINGS
         """Per ring the distance up to which holders were handed it: all its arcs begin here."""
 
@@ -77,8 +77,8 @@ class _Bucket:
         self._share, self._burst = share, burst
         self._tokens = burst
 
-    def earn(self) -> None:
-        self._tokens = min(self._burst, self._tokens + self._share)
+    def earn(self, parcels: int) -> None:
+        self._tokens = min(self._burst, self._tokens + self._share * parcels)
 
     def spend(self) -> bool:
         if self._tokens < 1:
@@ -98,7 +98,7 @@ class Spread:
         self._ring = origin % RINGS
         self._places = tuple(hash64(number, me) for number in range(RINGS))
         self._forwarded: dict[int, _Forwarded] = {}
-        """By payload; what was touched last stands last."""
+        """By payload; what was forwarded last stands last."""
         self._out: dict[LinkKey, OutLink] = {}
         self._dirty: dict[OutLink, None] = {}
         """Links that may have something to send, in the order in which it is to go."""
@@ -116,6 +116,7 @@ class Spread:
     def originate(self, payload: Payload, now: float) -> None:
         """Begin to spread a payload whose rows were accepted on this host."""
         self._counts["originated"] += 1
+        self._forget(now)
         rings = range(RINGS) if payload.lane is Lane.URGENT else (self._ring,)
         if payload.wants_receipt:
             for ring in rings:
@@ -151,6 +152,7 @@ class Spread:
         for link in sorted(self._dirty, key=lambda link: not link.urgent):
             while (message := link.take()) is not None:
                 self._counts["sent"] += len(message.parcels)
+                self._bucket.earn(len(message.parcels))
                 result.append(Outgoing(link.name, message))
         self._dirty.clear()
         return result + self._replies.messages()
@@ -214,6 +216,7 @@ class Spread:
     # ------------------------------------------------------------------ handing on
 
     def _take_parcels(self, message: Parcels, source: str, now: float) -> None:
+        self._forget(now)
         key = source, message.urgent
         for payload, arcs in message.parcels:
             self._counts["received"] += 1
@@ -233,7 +236,7 @@ class Spread:
 
     def _forward(self, payload: Payload, arcs: Iterable[tuple[int, int]], now: float) -> None:
         """Hand a payload to the delegates of arcs, given as ring and distance, as far as that is not done."""
-        forwarded = self._remember(payload.id, now)
+        forwarded = self._forwarded.get(payload.id) or _Forwarded(now)
         delegates: list[tuple[int, str, Arc]] = []
         for ring, end in arcs:
             begin = forwarded.reach[ring]
@@ -247,8 +250,11 @@ class Spread:
                     self._places[ring], begin, end, payload.namespace
                 )
             ]
-        if not delegates:
-            return
+        if delegates:  # it stands last now
+            self._forwarded.pop(payload.id, None)
+            forwarded.at = now
+        self._forwarded[payload.id] = forwarded
+        self._forget(now)
         delegates.sort(key=lambda delegate: -delegate[0])
         parcels: dict[str, tuple[Arc, ...]] = {}
         for _, name, arc in delegates:
@@ -264,18 +270,15 @@ class Spread:
         for name, handed in parcels.items():
             self._hand(name, Parcel(payload, handed), now)
 
-    def _remember(self, payload: int, now: float) -> _Forwarded:
-        """Give what is known of a payload, and forget what was not touched for long."""
+    def _forget(self, now: float) -> None:
+        """Forget what was not forwarded for long, and what is too much."""
         memory = self._forwarded
-        known = memory.pop(payload, None) or _Forwarded()
-        known.at = now
-        memory[payload] = known
-        while True:
+        while memory:
             oldest = next(iter(memory))
             if len(memory) > self.config.remembered_max:
                 self._counts["forgotten_early"] += 1
             elif memory[oldest].at + self.config.remembered_for > now:
-                return known
+                return
             del memory[oldest]
 
     def _hand(self, name: str, parcel: Parcel, now: float) -> None:
@@ -288,7 +291,6 @@ class Spread:
             self._counts["dropped"] += 1
             self._redelegate(parcel, name, now)
             return
-        self._bucket.earn()
         self._dirty[link] = None
         self._arm(link)
 
