@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from coherd.replication.parcels import Parcel, Parcels
+from coherd.replication.parcels import Arc, Parcel, Parcels
 
 LINK_BYTES_MAX = 8 * 1024 * 1024
 """Payload bytes that may wait on a link or be unacknowledged."""
@@ -142,7 +142,8 @@ class OutLink:
             while self._stripped < len(waiting) and waiting[self._stripped].at + timeout <= now:
                 queued = waiting[self._stripped]
                 found.append(queued.parcel)
-                bare = queued.parcel._replace(arcs=())
+                alone = tuple(Arc.nobody(arc.ring, self.name) for arc in queued.parcel.arcs)
+                bare = queued.parcel._replace(arcs=alone)
                 waiting[self._stripped] = queued._replace(parcel=bare)
                 self._stripped += 1
         return found

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from coherd.replication.ring import hash64
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -38,6 +40,14 @@ class Arc(NamedTuple):
 
     ring: int
     end: int
+
+    @classmethod
+    def nobody(cls, ring: int, name: str) -> Arc:
+        """Give the arc with which a member is asked to reach nobody beside itself: it ends where it begins.
+
+        It still says on which ring's tree it is to tell that it has applied the payload.
+        """
+        return cls(ring, hash64(ring, name))
 
 
 class Parcel(NamedTuple):

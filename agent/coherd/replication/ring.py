@@ -180,8 +180,10 @@ class Ring:
         return found
 
     def successors(self, name: str, end: int, namespace: str) -> Iterator[str]:
-        """Give the holders after a member, itself not included, up to a hash, in their order."""
+        """Give the holders after a member and before a hash, in their order; none before its own."""
         place = hash64(self.number, name)
+        if end == place:
+            return
         order = self._holders(namespace)
         for step in range(order.count((place + 1) & _MASK, end)):
             at = order.index((place + 1) & _MASK)

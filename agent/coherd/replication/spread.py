@@ -265,7 +265,8 @@ class Spread:
                     self._counts["bypassed"] += 1
                     taker = heir
                     for silent in (name, *passed_over):
-                        parcels.setdefault(silent, ())
+                        alone = Arc.nobody(arc.ring, silent)
+                        parcels[silent] = (*parcels.get(silent, ()), alone)
             parcels[taker] = (*parcels.get(taker, ()), arc)
         for name, handed in parcels.items():
             self._hand(name, Parcel(payload, handed), now)
@@ -327,7 +328,8 @@ class Spread:
             self._counts["redelegated"] += 1
             self._hand(heir, Parcel(parcel.payload, (arc,)), now)
             for silent in passed_over:
-                self._hand(silent, Parcel(parcel.payload, ()), now)
+                alone = Arc.nobody(arc.ring, silent)
+                self._hand(silent, Parcel(parcel.payload, (alone,)), now)
 
     def _heir(self, name: str, arc: Arc, payload: Payload) -> tuple[list[str], str | None]:
         """Give the next live holder after a delegate in its arc, and the silent ones before it.

@@ -35,6 +35,8 @@ class Region:
             for number, name in enumerate(self.view.members)
         }
         self.now = 0.0
+        self.times = 1
+        """How often each message arrives."""
         self.deaf: set[str] = set()
         """Members to which nothing gets through; it is kept in `kept`."""
         self.kept: list[tuple[str, str, Message]] = []
@@ -64,7 +66,7 @@ class Region:
         for target, message in self.collect(name):
             if not isinstance(message, Parcels):
                 self.replies.append((self.now, name, message))
-            self.under_way.append((self.now + HOP, target, name, message))
+            self.under_way += [(self.now + HOP, target, name, message)] * self.times
 
     def originate(self, name: str, what: Payload) -> None:
         self.cores[name].originate(what, self.now)

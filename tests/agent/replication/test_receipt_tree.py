@@ -49,6 +49,25 @@ def test_one_slow_member_withholds_nobody_behind_it() -> None:
     assert set(region.receipts[1]) == region.cores.keys() - {inner}
 
 
+def test_who_is_given_a_payload_alone_because_it_is_silent_is_heard_of_too() -> None:
+    region = Region(MEMBERS)
+    region.applies = set(region.cores)
+    ring = region["m0"]._ring
+    silent = region.view.rings[ring].fingers_of("m0")[-1]
+    region.deaf.add(silent)
+    region.originate("m0", payload(1, wants_receipt=True))
+    region.run(0.2)
+    region.originate("m0", payload(2, wants_receipt=True))
+    region.run(0.3)
+    assert region["m0"].statistics()["bypassed"] > 0
+    region.deaf.clear()
+    for entry in region.kept:
+        region.deliver(*entry)
+    region.run(1)
+    region.collect("m0")
+    assert set(region.receipts[2]) == region.cores.keys() - {"m0"}
+
+
 def test_a_payload_that_wants_none_has_no_receipt() -> None:
     region = Region(MEMBERS)
     region.applies = set(region.cores)

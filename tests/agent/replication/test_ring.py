@@ -120,12 +120,16 @@ def test_the_rest_of_an_arc_is_what_a_wider_one_has_beside_it() -> None:
     """Who has handed out an arc and is given a wider one reaches all of it, and only the rest anew."""
     view = view_of(120)
     ring, me = view.rings[0], hash64(0, "m-5")
-    whole = list(ring.successors("m-5", me, NAMESPACE))
+    whole = list(ring.successors("m-5", me - 1, NAMESPACE))
     assert len(whole) == 119
     for cut in (1, 30, 60, 118):
         edge = (hash64(0, whole[cut]) - me) % CIRCLE
         parts = ring.delegates(me, 1, edge, NAMESPACE), ring.delegates(me, edge, CIRCLE, NAMESPACE)
         assert [sum(d.holders for d in part) for part in parts] == [cut, 119 - cut]
+
+
+def test_after_a_member_and_before_itself_there_is_nobody() -> None:
+    assert list(view_of(30).rings[0].successors("m-5", hash64(0, "m-5"), NAMESPACE)) == []
 
 
 def test_there_are_not_more_orders_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_an_arc_is_forwarded_once_within_two_seconds_and_again_after() -> None:
 def test_of_a_wider_arc_only_the_difference_is_forwarded() -> None:
     region = Region(MEMBERS)
     core, view = region["m0"], region.view.rings[0]
-    around = list(view.successors("m0", hash64(0, "m0"), NAMESPACE))
+    around = list(view.successors("m0", hash64(0, "m0") - 1, NAMESPACE))
     reached = []
     for number, cut in enumerate((20, 40, 30, 59), 1):
         end = hash64(0, around[cut]) if cut < 59 else hash64(0, "m0") - 1
@@ -106,6 +106,18 @@ def test_of_a_wider_arc_only_the_difference_is_forwarded() -> None:
         if cut == 30:
             assert len(reached) == before, "that was inside of the one before"
     assert sorted(reached) == sorted(around)
+
+
+@pytest.mark.parametrize("remembered_for", [CONFIG.remembered_for, 0.0])
+def test_what_comes_twice_is_forwarded_once_and_without_memory_it_is_not(
+    remembered_for: float,
+) -> None:
+    region = Region(MEMBERS, replace(CONFIG, remembered_for=remembered_for))
+    region.times = 2
+    region.originate("m0", payload())
+    region.run(1)
+    forwards_once = sum(region.arrived.values()) == 2 * (MEMBERS - 1)
+    assert forwards_once == (remembered_for > 0)
 
 
 def test_an_arc_to_oneself_is_nobody_but_at_the_origin() -> None:
@@ -243,7 +255,8 @@ def test_silent_ones_that_are_passed_over_get_the_payload_alone() -> None:
         link.take_overdue(0)
     core.originate(payload(1), 0)
     sent = dict(parcels(core))
-    assert sent[first].arcs == sent[second].arcs == ()
+    for name in (first, second):
+        assert sent[name].arcs == (Arc.nobody(ring, name),)
     reached = {first, second}
     for name, parcel in sent.items():
         for arc in parcel.arcs:
@@ -261,7 +274,8 @@ def test_parcels_that_wait_lose_their_arcs_when_others_get_them() -> None:
     (name, _), link = next((k, v) for k, v in core._out.items() if v._waiting)
     core.receive(Reply(False, MESSAGES_MAX), name, TIMEOUT_MIN + 0.001)
     late = [m for target, m in core.messages() if target == name and isinstance(m, Parcels)]
-    assert [parcel.arcs for m in late for parcel in m.parcels] == [()]
+    alone = Arc.nobody(core._ring, name)
+    assert [parcel.arcs for m in late for parcel in m.parcels] == [(alone,)]
     assert link.is_silent
     core.receive(Reply(False, MESSAGES_MAX + 1), name, 1)
     assert not link.is_silent
