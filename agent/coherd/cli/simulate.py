@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,13 +18,16 @@ from coherd.cli.output import duration, output_option, print_json, say, size, ta
 
 if TYPE_CHECKING:
     from coherd.sim.scenarios import Figure, Setup, Tell
+    from coherd.sim.spread_run import SpreadSetup
 
 MEMBERS_MAX = 5_000
 """Memory grows with the square: 1,000 take 0.2 GB."""
 SEED_BITS = 32
 PROFILES = ("lan", "fast", "wan", "local")
 KINDS = ("blocked", "frozen")
+LANES = ("urgent", "normal", "bulk")
 PARTITION, FLAPPING, STALLS = 3_600.0, 300.0, 120.0
+SHARE = click.FloatRange(0, 1, max_open=True)
 
 
 class Scenario(NamedTuple):
@@ -85,7 +89,7 @@ def membership(*, scenario: str, seed: int | None, crashes: int | None, lasts: f
     """
     from coherd.sim import scenarios
 
-    seed = SystemRandom().getrandbits(SEED_BITS) if seed is None else seed
+    seed = drawn(seed)
     chosen = SCENARIOS[scenario]
     setup = setup_of(seed, **asked)  # type: ignore[arg-type]
     check(setup)
@@ -110,9 +114,7 @@ def membership(*, scenario: str, seed: int | None, crashes: int | None, lasts: f
         return
     swim = "plain SWIM" if asked["plain"] else "SWIM with Lifeguard"
     say(f"{scenario}: {setup.members:,} members, profile {asked['profile']}, {swim}")
-    for line in table(("", "VALUE"), [(f.label, text(f)) for f in figures], right=["VALUE"])[1:]:
-        say(line)
-    tell(f"{rate:,.0f} events a second")
+    say_figures(figures, rate)
 
 
 def setup_of(
@@ -157,6 +159,103 @@ def check(setup: Setup) -> None:
         raise click.UsageError("--stall and --between are both 0: make one of them longer")
 
 
+@simulate.command()
+@click.option("--members", type=click.IntRange(2, MEMBERS_MAX), default=1_000, show_default=True)
+@click.option("--lane", type=click.Choice(LANES), default="normal", show_default=True)
+@click.option("--count", type=click.IntRange(1, 100_000), default=100, show_default=True,
+              help="Rows in all.")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True,
+              metavar="ROWS", help="Rows a second.")  # fmt: skip
+@click.option("--size", "size_bytes", type=click.IntRange(1, 2**20), default=100, show_default=True,
+              metavar="BYTES", help="Of a payload.")  # fmt: skip
+@click.option("--publishers", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--receipts", "wants_receipts", is_flag=True,
+              help="Wait until everybody says that it has applied a row.")  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(0), help="Without it one is drawn; it is printed first."
+)
+@click.option("--loss", type=SHARE, default=0.0, metavar="SHARE",
+              help="Share of segments that TCP has to send again, 200 ms later.")  # fmt: skip
+@click.option("--stall", "stalled", type=SHARE, default=0.0, metavar="SHARE",
+              help="Share of members that stand still, others every time.")  # fmt: skip
+@click.option("--stall-for", "stall", type=Duration(), default="2s", show_default=True, metavar="TIME",
+              help="How long each stall is.")  # fmt: skip
+@click.option("--late-replies", type=SHARE, default=0.0, metavar="SHARE",
+              help="Share of acknowledgements that come 200 ms late.")  # fmt: skip
+@click.option("--crash", "crashed", type=SHARE, default=0.0, metavar="SHARE",
+              help="Share of members that crash in the middle.")  # fmt: skip
+@click.option("--interest", type=click.FloatRange(0, 1, min_open=True), default=1.0, metavar="SHARE",
+              help="Share of members that hold the namespace.")  # fmt: skip
+@click.option("--differing", type=SHARE, default=0.0, metavar="SHARE",
+              help="Share of members that do not know 2 % of the others.")  # fmt: skip
+@click.option("--plot", type=click.Path(dir_okay=False, writable=True, path_type=Path), metavar="FILE.svg",
+              help="Draw who has it when.")  # fmt: skip
+@output_option("text", "json")
+def spread(*, seed: int | None, plot: Path | None, as_json: bool, **asked: object) -> None:
+    """Ask how soon everybody has a row, in how many copies, and what repair has to do.
+
+    Times are virtual. A hop takes 1.5 ms in the median, each message costs its sender 0.3 ms.
+    """
+    from coherd.sim import curve, spread_run
+    from coherd.sim.scenarios import uncollected
+
+    if plot is not None and plot.suffix != ".svg":
+        raise click.UsageError(f"--plot {plot}: only .svg can be drawn")
+    seed = drawn(seed)
+    setup = spread_setup_of(seed, **asked)  # type: ignore[arg-type]
+    tell(f"seed {seed}")
+    started = time.perf_counter()
+    with progress() as show, uncollected():
+        found = spread_run.spreading(setup, show)
+    spent = time.perf_counter() - started
+    title = f"{setup.region.members:,} members, {asked['lane']} lane, {setup.count:,} rows"
+    if plot is not None:
+        plot.write_text(curve.svg(found.latencies, title))
+    if as_json:
+        print_json(asked | {"seed": seed} | {f.key: json_value(f, 6) for f in found.figures})
+        return
+    say(f"spread: {title}")
+    say_figures(found.figures, speed(found.figures, spent))
+
+
+def spread_setup_of(
+    seed: int,
+    *,
+    members: int,
+    lane: str,
+    interest: float,
+    differing: float,
+    loss: float,
+    late_replies: float,
+    **load: object,
+) -> SpreadSetup:
+    """Give the region that was asked for, and its load."""
+    from coherd.model import Lane
+    from coherd.sim.spread_run import SpreadSetup
+    from coherd.sim.spread_world import Region
+    from coherd.sim.streams import Conditions
+
+    region = Region(
+        members,
+        interest,
+        differing,
+        conditions=Conditions(loss=loss, late_replies=late_replies),
+    )
+    return SpreadSetup(region, seed, Lane[lane.upper()], **load)  # type: ignore[arg-type]
+
+
+def drawn(seed: int | None) -> int:
+    """Give a seed, drawn where none was asked for."""
+    return SystemRandom().getrandbits(SEED_BITS) if seed is None else seed
+
+
+def say_figures(figures: list[Figure], rate: float) -> None:
+    """Print a table of figures, and how fast they were found."""
+    for line in table(("", "VALUE"), [(f.label, text(f)) for f in figures], right=["VALUE"])[1:]:
+        say(line)
+    tell(f"{rate:,.0f} events a second")
+
+
 @contextmanager
 def progress() -> Iterator[Tell]:
     """Show on a terminal how far it is."""
@@ -175,9 +274,9 @@ def speed(figures: list[Figure], spent: float) -> float:
     return (events or 0) / spent
 
 
-def json_value(figure: Figure) -> float | int | bool | None:
-    """Give the value for JSON, to the millisecond."""
-    return round(figure.value, 3) if isinstance(figure.value, float) else figure.value
+def json_value(figure: Figure, digits: int = 3) -> float | int | bool | None:
+    """Give the value for JSON; seconds to the millisecond."""
+    return round(figure.value, digits) if isinstance(figure.value, float) else figure.value
 
 
 def text(figure: Figure) -> str:
@@ -191,4 +290,6 @@ def text(figure: Figure) -> str:
         return duration(value)
     if figure.unit in {"B", "B/s"}:
         return size(round(value)) + figure.unit[1:]
-    return f"{value:,.1f} {figure.unit}" if figure.unit else f"{value:,}"
+    if figure.unit:
+        return f"{value:,.1f} {figure.unit}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

@@ -1,0 +1,28 @@
+"""How one member spreads payloads: times, shares and bounds, with the reasons for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadConfig:
+    """How one member spreads; durations in seconds."""
+
+    acknowledge_after: float = 0.002
+    """A parcel is acknowledged after this, together with what comes meanwhile."""
+    remembered_for: float = 2.0
+    """So long what was forwarded of a payload is not forwarded again."""
+    remembered_max: int = 65_536
+    """Payloads remembered at most; the oldest are forgotten early, which can only cost copies."""
+    redelegated_share: float = 0.05
+    """Of the parcels sent; what re-delegation may add to them."""
+    redelegated_burst: float = 4.0
+    """Re-delegations that a member may have saved up, and begins with."""
+    late_after: float = 0.020
+    """A timer that comes later than this shows that this member is late itself: then acknowledgements may be
+    here unread, so nobody loses an arc for the next 50 ms."""
+    receipts_interval: float = 0.020
+    """What has been applied is told along a link at most so often."""
+    receipts_max: int = 10_000
+    """Payloads whose receipts are passed on; for others their origin asks members directly."""
