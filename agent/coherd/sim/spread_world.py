@@ -166,7 +166,7 @@ class SpreadWorld:
     def run(self, until: float) -> None:
         """Let time go on to a moment."""
         scheduler = self._scheduler
-        while (event := scheduler.next(until)) is not None:
+        for event in scheduler.pass_to(until):
             now = scheduler.now
             self.events += 1
             if type(event) is tuple:
