@@ -17,8 +17,10 @@ class SpreadConfig:
     """Payloads remembered at most; the oldest are forgotten early, which can only cost copies."""
     redelegated_share: float = 0.05
     """Of the parcels sent; what re-delegation may add to them."""
-    redelegated_burst: float = 4.0
-    """Re-delegations that a member may have saved up, and begins with."""
+    redelegated_burst: float = 8.0
+    """Re-delegations that a member may have saved up, and begins with. With 4, in a simulated region of 1,000
+    with 5 % loss and 1 % stalled, the slowest percent sometimes waits for TCP (p99 160 ms); with 8 it never
+    did."""
     late_after: float = 0.020
     """A timer that comes later than this shows that this member is late itself: then acknowledgements may be
     here unread, so nobody loses an arc for the next 50 ms."""

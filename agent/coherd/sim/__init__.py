@@ -1,5 +1,7 @@
 """The simulator: pure cores on one heap, virtual time, everything from one seed (beside the floors).
 
-`scheduler` is time, `network` what becomes of a message, `world` the members of a cluster and their faults,
-`scenarios` the questions that are asked of it. `coherd simulate` runs them for people.
+Membership: `network` is what becomes of a datagram, `world` the members and their faults, `scenarios` and
+`lifeguard` the questions. Spreading: `streams` is what becomes of a message on a connection, `mender` the
+repair of one member, `spread_world` the region and its faults, `spread_run` the question, `curve` its
+picture. Both run on `scheduler`, which is time. `coherd simulate` runs them for people.
 """

@@ -1,8 +1,9 @@
-"""`coherd simulate membership`: its seed, its table, its JSON, and what it refuses."""
+"""`coherd simulate`, membership and spread: its seed, its table, its JSON, and what it refuses."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,11 @@ from click.testing import CliRunner, Result
 from coherd.cli import simulate
 from coherd.cli.main import cli
 from coherd.cli.simulate import KINDS, PROFILES, SCENARIOS
-from coherd.sim import scenarios
+from coherd.model import Lane
+from coherd.sim import scenarios, spread_run
+from coherd.sim.spread_run import SpreadSetup
+from coherd.sim.spread_world import Region
+from coherd.sim.streams import Conditions
 from coherd.sim.world import Stall
 from coherd_membership import SwimConfig
 
@@ -97,5 +102,94 @@ def test_choices_are_those_of_the_library_and_the_simulator() -> None:
 )
 def test_what_cannot_be_simulated_is_refused(arguments: tuple[str, ...], why: str) -> None:
     result = run(*arguments)
+    assert result.exit_code == 2
+    assert why in result.stderr
+
+
+# ---------------------------------------------------------------------- coherd simulate spread
+
+SMALL = ("--members", "30", "--count", "4", "--rate", "50")
+
+
+def run_spread(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["simulate", "spread", *arguments])
+
+
+def found_spread(*arguments: str) -> dict[str, Any]:
+    result = run_spread(*arguments, "-o", "json")
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_spreading_answers_with_the_keys_that_scripts_rely_on() -> None:
+    answer = found_spread(*SMALL, "--lane", "urgent", "--seed", "4", "--receipts")
+    assert {
+        "p50_ms",
+        "p99_ms",
+        "last_ms",
+        "copies",
+        "delivered",
+        "missing",
+        "repaired",
+    } <= answer.keys()
+    assert {"bytes_per_member_s", "repair_bytes_per_member_s", "redelegated"} <= answer.keys()
+    assert (answer["seed"], answer["members"], answer["lane"]) == (4, 30, "urgent")
+    assert (answer["delivered"], answer["receipts"]) == (1, 4)
+    assert 0 < answer["p50_ms"] <= answer["p99_ms"] <= answer["last_ms"]
+
+
+def test_spreading_has_a_table_for_people_and_a_curve(tmp_path: Path) -> None:
+    curve = tmp_path / "curve.svg"
+    result = run_spread(*SMALL, "--seed", "7", "--plot", str(curve))
+    assert curve.read_text().startswith("<svg")
+    assert result.stderr.startswith("seed 7\n")
+    head, *lines = result.stdout.splitlines()
+    assert head == "spread: 30 members, normal lane, 4 rows"
+    assert any(line.startswith("copies a member") for line in lines)
+
+
+def test_the_seed_of_a_region_gives_the_same_answer_again() -> None:
+    first = found_spread(*SMALL, "--loss", "0.1")
+    assert found_spread(*SMALL, "--loss", "0.1", "--seed", str(first["seed"])) == first
+    assert found_spread(*SMALL, "--loss", "0.1", "--seed", str(first["seed"] + 1)) != first
+
+
+def test_what_is_asked_of_a_region_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    setups = []
+    monkeypatch.setattr(
+        spread_run,
+        "spreading",
+        lambda setup, _tell: setups.append(setup) or spread_run.Spreading([], []),
+    )
+    monkeypatch.setattr(simulate, "speed", lambda _figures, _spent: "")
+    asked = (
+        "--members=50 --lane=bulk --count=7 --rate=3 --size=9 --publishers=2 --receipts --seed=9 --loss=0.1 "
+        "--stall=0.2 --stall-for=1s --late-replies=0.3 --crash=0.4 --interest=0.5 --differing=0.6"
+    )
+    assert run_spread(*asked.split()).exit_code == 0
+    conditions = Conditions(loss=0.1, late_replies=0.3)
+    region = Region(50, 0.5, 0.6, conditions=conditions)
+    assert setups == [SpreadSetup(region, 9, Lane.BULK, 3, 7, 9, 2, 0.2, 1, 0.4, True)]
+
+
+def test_lanes_are_those_of_the_model() -> None:
+    assert [lane.name.lower() for lane in Lane] == list(simulate.LANES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--members", "1"), "2<=x<=5000"),
+        (("--rate", "0"), "x>0"),
+        (("--interest", "0"), "0<x<=1"),
+        (("--plot", "curve.png"), "only .svg can be drawn"),
+    ],
+)
+def test_what_of_a_region_cannot_be_simulated_is_refused(
+    arguments: tuple[str, ...], why: str
+) -> None:
+    result = run_spread(*arguments)
     assert result.exit_code == 2
     assert why in result.stderr
