@@ -163,7 +163,7 @@ def test_what_is_asked_of_a_region_reaches_it(monkeypatch: pytest.MonkeyPatch) -
         "spreading",
         lambda setup, _tell: setups.append(setup) or spread_run.Spreading([], []),
     )
-    monkeypatch.setattr(simulate, "speed", lambda _figures, _spent: "")
+    monkeypatch.setattr(simulate, "speed", lambda _figures, _spent: 1.0)
     asked = (
         "--members=50 --lane=bulk --count=7 --rate=3 --size=9 --publishers=2 --receipts --seed=9 --loss=0.1 "
         "--stall=0.2 --stall-for=1s --late-replies=0.3 --crash=0.4 --interest=0.5 --differing=0.6"
