@@ -112,7 +112,8 @@ class Swim:
         }
         """What to do when a deadline has come, by the first part of its key."""
         self._has_stopped = False
-        self._graced: frozenset[Key] = frozenset()
+        self._graced: set[Key] = set()
+        """Deadlines that have waited, until they end: who is always late comes to its verdicts too."""
         for news in known:
             self._hearing.recall(news)
         if meta:
@@ -148,6 +149,7 @@ class Swim:
             self.note_late(now)
         while (key := self._timers.pop(now)) is not None:
             what, of = key
+            self._graced.discard(key)
             self._due[what](of, now)
 
     def next_timer(self) -> float | None:
@@ -253,8 +255,8 @@ class Swim:
         due = [key for key in self._timers.due(now) if key[0] in GRACED]
         for key in due:
             if key not in self._graced:
+                self._graced.add(key)
                 self._timers.set(key, now + self.config.probe_timeout)
-        self._graced = frozenset(due)
 
     # ------------------------------------------------------------------ looking
 

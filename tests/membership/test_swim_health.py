@@ -131,6 +131,21 @@ def test_a_late_timer_counts_and_one_in_time_does_not() -> None:
     assert core.statistics()["late"] == 1
 
 
+def test_a_verdict_waits_once_however_often_the_loop_is_late() -> None:
+    core = started("b")
+    core._hearing.accuse("b", 1.0)
+    key = ("suspicion", "b")
+    due = core._timers.at(key)
+    assert due is not None
+    core.note_late(due + 0.05)
+    assert core._timers.at(key) == due + 0.05 + LAN.probe_timeout
+    core.note_late(due + 0.3)  # late again, and the verdict is not due yet
+    core.note_late(due + 0.6)
+    core.handle_timer(due + 0.6)
+    assert status(core, "b") is Status.DEAD
+    assert key not in core._graced
+
+
 def test_a_member_cut_off_accuses_nobody_for_one_maximal_suspicion_and_asks_its_seeds() -> None:
     names = [f"m{number}" for number in range(6)]
     cores = Cores(*names)
