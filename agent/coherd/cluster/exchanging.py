@@ -134,8 +134,6 @@ class Exchanging:
         members = self._roster.members
         if responder.name not in members or not 0 < theirs <= WALL_US_MAX or received < sent:
             return  # it does not tell, or our own clock was set back meanwhile
-        if len(self.offsets) > 2 * len(members):  # of those that are gone since
-            self.offsets = {name: self.offsets[name] for name in self.offsets.keys() & members}
         found = ClockOffset(theirs - received, theirs - sent, now)
         known = self.offsets.get(responder.name)
         if (

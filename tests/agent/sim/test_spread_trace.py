@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
+from histories import history
 
 SCRIPT = """
 import sys
@@ -32,26 +29,15 @@ print(world.traced, world.events, world.copies, world.mended, world.bytes_spread
 """
 
 
-def history(seed: int, hash_seed: int) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(seed)],
-        env=os.environ | {"PYTHONHASHSEED": str(hash_seed)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def first() -> str:
-    return history(1, 1)
+    return history(SCRIPT, 1, 1)
 
 
 def test_the_same_seed_gives_the_same_history_in_another_process(first: str) -> None:
     assert not first.startswith("0 ")
-    assert history(1, 2) == first
+    assert history(SCRIPT, 1, 2) == first
 
 
 def test_another_seed_gives_another(first: str) -> None:
-    assert history(2, 1).split(maxsplit=1)[0] != first.split(maxsplit=1)[0]
+    assert history(SCRIPT, 2, 1).split(maxsplit=1)[0] != first.split(maxsplit=1)[0]
