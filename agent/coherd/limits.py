@@ -80,6 +80,7 @@ PAYLOAD_BYTES_MAX = _limit("PAYLOAD_BYTES_MAX", 2 * 1024 * 1024, "bytes of a pay
 
 PARCELS_MAX = _limit("PARCELS_MAX", 32_768, "parcels, receipts or payloads of one message")
 """As many of the smallest payloads as one message of a link has."""
+ARCS_MAX = _limit("ARCS_MAX", 2, "arcs of one parcel: as many as there are rings")
 STREAMS_MAX = _limit("STREAMS_MAX", 10_000, "streams, or origins, of one message")
 RANGES_MAX = _limit("RANGES_MAX", 20_000, "ranges of all sets of numbers of one message")
 """Twice what the answer to a Fetch of 10,000 rows can have beside what is retained."""

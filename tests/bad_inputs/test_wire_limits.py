@@ -161,6 +161,10 @@ by_decoding(
 by_decoding(
     "PARCELS_MAX", lambda n: peer_codec.decode_parcels(pb.LinkRequest(parcels=[pb.Parcel()] * n))
 )
+by_decoding(
+    "ARCS_MAX",
+    lambda n: peer_codec.decode_parcels(pb.LinkRequest(parcels=[pb.Parcel(arcs=[pb.Arc()] * n)])),
+)
 by_decoding("BUCKETS", lambda n: peer_codec.decode_buckets([0] * n))
 by_decoding(
     "MEMBER_BYTES_MAX",

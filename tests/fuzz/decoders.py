@@ -18,6 +18,7 @@ from coherd.net import peer_codec as codec
 from coherd.net.bridge_method import parse
 from coherd.net.peer import FetchPart, Have, LinkReply, MemberInfo, Parcel, StreamRange
 from coherd.replication.intervals import Intervals
+from coherd.replication.parcels import Applied, Arc
 from coherd.replication.repair import Answer
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import peer_service_pb2 as pb
@@ -40,8 +41,8 @@ PART = FetchPart(
     {STREAM: Answer(Intervals(), NUMBERS, Intervals([(8, 9)]), 2.5, NUMBERS, NUMBERS)},
     0.25,
 )
-PARCELS = [Parcel(1, PAYLOAD, 0.5, True), Parcel(2, b"", 0.0, False)]
-REPLY = LinkReply(7, [(1, ("cache-1",)), (2, ())])
+PARCELS = [Parcel(1, PAYLOAD, 0.5, True, (Arc(0, 7), Arc(1, 2**63))), Parcel(2, b"", 0.0, False)]
+REPLY = LinkReply(7, [Applied(2**63, 1, ("cache-1",)), Applied(2, 0, ())])
 DOTS = [StreamRange(STREAM, (1, 2**63 - 1))]
 POSITION = Position("cache-1", 5, 7)
 REQUEST = cache.InvalidateRequest(namespace="shop", keys=[b"a"], tags=[b"b"], versions=[1, 2])

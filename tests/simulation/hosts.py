@@ -135,8 +135,11 @@ class Host:
 
 
 @asynccontextmanager
-async def hosts(count: int, **settings: Any) -> AsyncIterator[list[Host]]:
-    """Run hosts that know each other; `settings` are more fields of their configuration."""
+async def hosts(count: int, *, whole: bool = True, **settings: Any) -> AsyncIterator[list[Host]]:
+    """Run hosts, once all are linked with each other where `whole` says so.
+
+    `settings` are more fields of their configuration.
+    """
     async with trio.open_nursery() as nursery:
         network = Network(nursery)
         names = [f"host-{i}" for i in range(1, count + 1)]
@@ -145,7 +148,8 @@ async def hosts(count: int, **settings: Any) -> AsyncIterator[list[Host]]:
         for host in all_:
             host.settings = settings
             await host.start()
-        await until(lambda: all(is_whole(host, count) for host in all_))
+        if whole:
+            await until(lambda: all(is_whole(host, count) for host in all_))
         yield all_
         nursery.cancel_scope.cancel()
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from coherd.cluster.agent import Agent
     from coherd.cluster.delivery import HandlerState
     from coherd.cluster.lateness import Lateness
-    from coherd.cluster.spreading import Link
+    from coherd.cluster.link import Link
 
 HANDLER_LABELS = ("handler", "namespace")
 LINK_LABELS = ("member", "lanes")

@@ -122,7 +122,7 @@ class Agent:
         )
         self.endpoint = Endpoint(
             config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
-            self.membership, self.feed, journal, self.delivery, clock,
+            self.membership, self.spreading, self.feed, journal, self.delivery, clock,
         )  # fmt: skip
         self.ingest.begin_life(me.epoch)
         self._admit_damages()
@@ -130,12 +130,13 @@ class Agent:
     def _meet_others(self, dial: Callable[[str], Peer], random: Random) -> None:
         """Make what finds the other agents and stays linked with them."""
         roster, clock, nursery = self.roster, self.clock, self._nursery
-        self.spreading = Spreading(roster, clock)
-        self.linking = Linking(roster, self.spreading, dial, random, nursery)
+        self.spreading = Spreading(self.config.cluster, roster.me, clock)
+        self.linking = Linking(roster, self.spreading, dial, clock, random, nursery)
         self.exchanging = Exchanging(roster, self.linking, dial, clock, nursery)
         self.membership = Membership(
             self.config, roster, self.linking, self.exchanging, clock, random, nursery
         )
+        self.spreading.on_silent = self.membership.doubt
         self.membership.on_epoch = self._begin_life
         self.membership.is_ready = lambda: not self.reasons()
         self.operators = Operators(roster, self.linking, self.exchanging, self.membership, clock)
@@ -157,6 +158,8 @@ class Agent:
         """Start every other task."""
         self.repairing.start()
         self.membership.start()
+        self.linking.start()
+        self._nursery.start_soon(self.spreading.run)
         self._nursery.start_soon(self.retaining.run, self.ingest)
         self._nursery.start_soon(self._note_running_time)
 

@@ -204,14 +204,13 @@ class Ingest:
         while not self.has(stream, first, last):
             await self._arrived.park()
 
-    def receive(self, payloads: Iterable[tuple[bytes, float]], cause: Cause) -> list[str | None]:
-        """Take payloads of a peer, each with the age in seconds of its youngest row.
+    def receive(self, payloads: Iterable[tuple[bytes, float]], cause: Cause) -> None:
+        """Take payloads of a peer, each with the age in seconds of its youngest row."""
+        self.take(((payload, age, self.read(payload)) for payload, age in payloads), cause)
 
-        Gives the namespace of each, whether or not something was new; None for one that was dropped
-        because it can't be read.
-        """
+    def take(self, read: Iterable[tuple[bytes, float, Batch | None]], cause: Cause) -> None:
+        """Take payloads as `receive`, each with what was read in it; None where nothing could be."""
         now, wall = self._clock.now(), self._clock.wall_ms()
-        read = [(payload, age, self._read(payload)) for payload, age in payloads]
         had_gaps = self._repair.has_gaps
         arrivals: list[tuple[Arrival, bytes]] = []
         for payload, age, batch in read:
@@ -233,9 +232,9 @@ class Ingest:
                 self.adopt(self._repair.touch(arrival.batch.stream))
             if self._repair.has_gaps and not had_gaps:
                 self.on_gap()
-        return [None if batch is None else batch.stream.namespace for _, _, batch in read]
 
-    def _read(self, payload: bytes) -> Batch | None:
+    def read(self, payload: bytes) -> Batch | None:
+        """Read a payload; None, counted, for one that can't be."""
         try:
             batch = decode_batch(payload)
             check_ahead(self.replica.vector, batch.stream, batch.numbers[-1][1])

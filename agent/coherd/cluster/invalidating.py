@@ -120,8 +120,7 @@ class Invalidating:
         members = order.members if order.wait is Wait.MEMBERS else None
         receipt = Receipt(dots, required, members)
         self._spreading.spread(
-            order.namespace,
-            order.lane,
+            batch,
             accepted.payload,
             accepted.arrival.accepted_at,
             receipt if order.wait >= Wait.REGION else None,
@@ -196,6 +195,7 @@ class Invalidating:
         while name in receipt.missing:
             peer = self._linking.peers.get(name)
             if peer is None:
+                self._linking.need(name)
                 await self._changed.park()
                 continue
             # Minus infinity where an answer comes together with the end of the waiting.

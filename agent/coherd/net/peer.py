@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from coherd.model import HandlerInfo, Origin, Range, Stream
+    from coherd.replication.parcels import Applied, Arc
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
@@ -118,7 +119,9 @@ class Parcel:
     age: float
     """Seconds since the rows were accepted at their origin."""
     receipt: bool
-    """True when the sender wants to know that they were applied."""
+    """True when their origin wants to know who has applied them."""
+    arcs: tuple[Arc, ...] = ()
+    """Whom the receiver is to hand it on to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,8 @@ class LinkReply:
 
     acknowledged: int = 0
     """Every parcel up to this one was taken."""
-    receipts: Sequence[tuple[int, Sequence[str]]] = ()
-    """Parcels, each with the names of agents that have applied it."""
+    applied: Sequence[Applied] = ()
+    """Who has applied which payloads."""
 
 
 class OutgoingLink(Protocol):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from coherd.v1 import types_pb2 as coherd_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63oherd/v1/peer_service.proto\x12\tcoherd.v1\x1a\x15\x63oherd/v1/types.proto\"i\n\x0f\x45xchangeRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12!\n\x06sender\x18\x02 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tdatagrams\x18\x04 \x03(\x0c\"\\\n\x10\x45xchangeResponse\x12$\n\tresponder\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\x11\n\tdatagrams\x18\x02 \x03(\x0c\x12\x0f\n\x07wall_us\x18\x03 \x01(\x04\"T\n\x0bLinkRequest\x12!\n\x04open\x18\x01 \x01(\x0b\x32\x13.coherd.v1.LinkOpen\x12\"\n\x07parcels\x18\x02 \x03(\x0b\x32\x11.coherd.v1.Parcel\"J\n\x08LinkOpen\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x1d\n\x02me\x18\x02 \x01(\x0b\x32\x11.coherd.v1.Member\x12\x0e\n\x06urgent\x18\x03 \x01(\x08\"L\n\x06Parcel\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x0e\n\x06\x61ge_ms\x18\x03 \x01(\x04\x12\x0f\n\x07receipt\x18\x04 \x01(\x08\"o\n\x0cLinkResponse\x12\x1d\n\x02me\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Member\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x01(\x04\x12*\n\x08receipts\x18\x03 \x03(\x0b\x32\x18.coherd.v1.ParcelReceipt\"2\n\rParcelReceipt\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x02 \x03(\t\"p\n\rStreamNumbers\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06origin\x18\x02 \x01(\r\x12\x1d\n\x04lane\x18\x03 \x01(\x0e\x32\x0f.coherd.v1.Lane\x12\x0e\n\x06ranges\x18\x04 \x03(\x04\x12\r\n\x05\x66loor\x18\x05 \x01(\x04\"\xa1\x01\n\x0bHaveRequest\x12!\n\x06sender\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\"\n\x07origins\x18\x02 \x03(\x0b\x32\x11.coherd.v1.Origin\x12)\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x18.coherd.v1.StreamNumbers\x12\x0b\n\x03sum\x18\x04 \x01(\x06\x12\x13\n\x0b\x63\x61tching_up\x18\x05 \x01(\x08\"?\n\x0cHaveResponse\x12\r\n\x05quiet\x18\x01 \x01(\x08\x12\x0b\n\x03sum\x18\x02 \x01(\x06\x12\x13\n\x0b\x63\x61tching_up\x18\x03 \x01(\x08\"\x85\x01\n\x0e\x43ompareRequest\x12!\n\x06sender\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\x0c\n\x04root\x18\x02 \x01(\x06\x12\x0f\n\x07\x62uckets\x18\x03 \x03(\x06\x12\x0e\n\x06wanted\x18\x04 \x03(\r\x12\x0c\n\x04skip\x18\x05 \x01(\r\x12\x13\n\x0b\x63\x61tching_up\x18\x06 \x01(\x08\"\xa5\x01\n\x0f\x43ompareResponse\x12\r\n\x05\x65qual\x18\x01 \x01(\x08\x12\x11\n\tdiffering\x18\x02 \x03(\r\x12\"\n\x07origins\x18\x03 \x03(\x0b\x32\x11.coherd.v1.Origin\x12)\n\x07streams\x18\x04 \x03(\x0b\x32\x18.coherd.v1.StreamNumbers\x12\x0c\n\x04more\x18\x05 \x01(\x08\x12\x13\n\x0b\x63\x61tching_up\x18\x06 \x01(\x08\"\x7f\n\x0c\x46\x65tchRequest\x12!\n\x06sender\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\"\n\x07origins\x18\x02 \x03(\x0b\x32\x11.coherd.v1.Origin\x12(\n\x06wanted\x18\x03 \x03(\x0b\x32\x18.coherd.v1.StreamNumbers\"\x97\x01\n\rFetchResponse\x12 \n\x06\x62locks\x18\x01 \x03(\x0b\x32\x10.coherd.v1.Block\x12\"\n\x07origins\x18\x02 \x03(\x0b\x32\x11.coherd.v1.Origin\x12(\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x17.coherd.v1.StreamAnswer\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\"(\n\x05\x42lock\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x04\"\x80\x01\n\x0cStreamAnswer\x12(\n\x06\x63overs\x18\x01 \x01(\x0b\x32\x18.coherd.v1.StreamNumbers\x12\r\n\x05\x62lank\x18\x02 \x03(\x04\x12\x14\n\x0c\x62lank_age_ms\x18\x03 \x01(\x04\x12\x0f\n\x07unknown\x18\x04 \x03(\x04\x12\x10\n\x08retained\x18\x05 \x03(\x04\"c\n\x0e\x41ppliedRequest\x12!\n\x06sender\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\x1d\n\x04\x64ots\x18\x02 \x03(\x0b\x32\x0f.coherd.v1.Dots\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\"\"\n\x0f\x41ppliedResponse\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x08\x32\x8a\x03\n\x0bPeerService\x12\x43\n\x08\x45xchange\x12\x1a.coherd.v1.ExchangeRequest\x1a\x1b.coherd.v1.ExchangeResponse\x12;\n\x04Link\x12\x16.coherd.v1.LinkRequest\x1a\x17.coherd.v1.LinkResponse(\x01\x30\x01\x12\x37\n\x04Have\x12\x16.coherd.v1.HaveRequest\x1a\x17.coherd.v1.HaveResponse\x12@\n\x07\x43ompare\x12\x19.coherd.v1.CompareRequest\x1a\x1a.coherd.v1.CompareResponse\x12<\n\x05\x46\x65tch\x12\x17.coherd.v1.FetchRequest\x1a\x18.coherd.v1.FetchResponse0\x01\x12@\n\x07\x41pplied\x12\x19.coherd.v1.AppliedRequest\x1a\x1a.coherd.v1.AppliedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63oherd/v1/peer_service.proto\x12\tcoherd.v1\x1a\x15\x63oherd/v1/types.proto\"i\n\x0f\x45xchangeRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12!\n\x06sender\x18\x02 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tdatagrams\x18\x04 \x03(\x0c\"\\\n\x10\x45xchangeResponse\x12$\n\tresponder\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\x11\n\tdatagrams\x18\x02 \x03(\x0c\x12\x0f\n\x07wall_us\x18\x03 \x01(\x04\"T\n\x0bLinkRequest\x12!\n\x04open\x18\x01 \x01(\x0b\x32\x13.coherd.v1.LinkOpen\x12\"\n\x07parcels\x18\x02 \x03(\x0b\x32\x11.coherd.v1.Parcel\"J\n\x08LinkOpen\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x1d\n\x02me\x18\x02 \x01(\x0b\x32\x11.coherd.v1.Member\x12\x0e\n\x06urgent\x18\x03 \x01(\x08\"j\n\x06Parcel\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x0e\n\x06\x61ge_ms\x18\x03 \x01(\x04\x12\x0f\n\x07receipt\x18\x04 \x01(\x08\x12\x1c\n\x04\x61rcs\x18\x05 \x03(\x0b\x32\x0e.coherd.v1.Arc\" \n\x03\x41rc\x12\x0c\n\x04ring\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x06\"p\n\x0cLinkResponse\x12\x1d\n\x02me\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Member\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x01(\x04\x12+\n\x08receipts\x18\x03 \x03(\x0b\x32\x19.coherd.v1.PayloadReceipt\"@\n\x0ePayloadReceipt\x12\x0f\n\x07payload\x18\x01 \x01(\x06\x12\x0c\n\x04ring\x18\x02 \x01(\r\x12\x0f\n\x07\x61pplied\x18\x03 \x03(\t\"p\n\rStreamNumbers\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06origin\x18\x02 \x01(\r\x12\x1d\n\x04lane\x18\x03 \x01(\x0e\x32\x0f.coherd.v1.Lane\x12\x0e\n\x06ranges\x18\x04 \x03(\x04\x12\r\n\x05\x66loor\x18\x05 \x01(\x04\"\xa1\x01\n\x0bHaveRequest\x12!\n\x06sender\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\"\n\x07origins\x18\x02 \x03(\x0b\x32\x11.coherd.v1.Origin\x12)\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x18.coherd.v1.StreamNumbers\x12\x0b\n\x03sum\x18\x04 \x01(\x06\x12\x13\n\x0b\x63\x61tching_up\x18\x05 \x01(\x08\"?\n\x0cHaveResponse\x12\r\n\x05quiet\x18\x01 \x01(\x08\x12\x0b\n\x03sum\x18\x02 \x01(\x06\x12\x13\n\x0b\x63\x61tching_up\x18\x03 \x01(\x08\"\x85\x01\n\x0e\x43ompareRequest\x12!\n\x06sender\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\x0c\n\x04root\x18\x02 \x01(\x06\x12\x0f\n\x07\x62uckets\x18\x03 \x03(\x06\x12\x0e\n\x06wanted\x18\x04 \x03(\r\x12\x0c\n\x04skip\x18\x05 \x01(\r\x12\x13\n\x0b\x63\x61tching_up\x18\x06 \x01(\x08\"\xa5\x01\n\x0f\x43ompareResponse\x12\r\n\x05\x65qual\x18\x01 \x01(\x08\x12\x11\n\tdiffering\x18\x02 \x03(\r\x12\"\n\x07origins\x18\x03 \x03(\x0b\x32\x11.coherd.v1.Origin\x12)\n\x07streams\x18\x04 \x03(\x0b\x32\x18.coherd.v1.StreamNumbers\x12\x0c\n\x04more\x18\x05 \x01(\x08\x12\x13\n\x0b\x63\x61tching_up\x18\x06 \x01(\x08\"\x7f\n\x0c\x46\x65tchRequest\x12!\n\x06sender\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\"\n\x07origins\x18\x02 \x03(\x0b\x32\x11.coherd.v1.Origin\x12(\n\x06wanted\x18\x03 \x03(\x0b\x32\x18.coherd.v1.StreamNumbers\"\x97\x01\n\rFetchResponse\x12 \n\x06\x62locks\x18\x01 \x03(\x0b\x32\x10.coherd.v1.Block\x12\"\n\x07origins\x18\x02 \x03(\x0b\x32\x11.coherd.v1.Origin\x12(\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x17.coherd.v1.StreamAnswer\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\"(\n\x05\x42lock\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x04\"\x80\x01\n\x0cStreamAnswer\x12(\n\x06\x63overs\x18\x01 \x01(\x0b\x32\x18.coherd.v1.StreamNumbers\x12\r\n\x05\x62lank\x18\x02 \x03(\x04\x12\x14\n\x0c\x62lank_age_ms\x18\x03 \x01(\x04\x12\x0f\n\x07unknown\x18\x04 \x03(\x04\x12\x10\n\x08retained\x18\x05 \x03(\x04\"c\n\x0e\x41ppliedRequest\x12!\n\x06sender\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Origin\x12\x1d\n\x04\x64ots\x18\x02 \x03(\x0b\x32\x0f.coherd.v1.Dots\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\"\"\n\x0f\x41ppliedResponse\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x08\x32\x8a\x03\n\x0bPeerService\x12\x43\n\x08\x45xchange\x12\x1a.coherd.v1.ExchangeRequest\x1a\x1b.coherd.v1.ExchangeResponse\x12;\n\x04Link\x12\x16.coherd.v1.LinkRequest\x1a\x17.coherd.v1.LinkResponse(\x01\x30\x01\x12\x37\n\x04Have\x12\x16.coherd.v1.HaveRequest\x1a\x17.coherd.v1.HaveResponse\x12@\n\x07\x43ompare\x12\x19.coherd.v1.CompareRequest\x1a\x1a.coherd.v1.CompareResponse\x12<\n\x05\x46\x65tch\x12\x17.coherd.v1.FetchRequest\x1a\x18.coherd.v1.FetchResponse0\x01\x12@\n\x07\x41pplied\x12\x19.coherd.v1.AppliedRequest\x1a\x1a.coherd.v1.AppliedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,33 +41,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINKOPEN']._serialized_start=353
   _globals['_LINKOPEN']._serialized_end=427
   _globals['_PARCEL']._serialized_start=429
-  _globals['_PARCEL']._serialized_end=505
-  _globals['_LINKRESPONSE']._serialized_start=507
-  _globals['_LINKRESPONSE']._serialized_end=618
-  _globals['_PARCELRECEIPT']._serialized_start=620
-  _globals['_PARCELRECEIPT']._serialized_end=670
-  _globals['_STREAMNUMBERS']._serialized_start=672
-  _globals['_STREAMNUMBERS']._serialized_end=784
-  _globals['_HAVEREQUEST']._serialized_start=787
-  _globals['_HAVEREQUEST']._serialized_end=948
-  _globals['_HAVERESPONSE']._serialized_start=950
-  _globals['_HAVERESPONSE']._serialized_end=1013
-  _globals['_COMPAREREQUEST']._serialized_start=1016
-  _globals['_COMPAREREQUEST']._serialized_end=1149
-  _globals['_COMPARERESPONSE']._serialized_start=1152
-  _globals['_COMPARERESPONSE']._serialized_end=1317
-  _globals['_FETCHREQUEST']._serialized_start=1319
-  _globals['_FETCHREQUEST']._serialized_end=1446
-  _globals['_FETCHRESPONSE']._serialized_start=1449
-  _globals['_FETCHRESPONSE']._serialized_end=1600
-  _globals['_BLOCK']._serialized_start=1602
-  _globals['_BLOCK']._serialized_end=1642
-  _globals['_STREAMANSWER']._serialized_start=1645
-  _globals['_STREAMANSWER']._serialized_end=1773
-  _globals['_APPLIEDREQUEST']._serialized_start=1775
-  _globals['_APPLIEDREQUEST']._serialized_end=1874
-  _globals['_APPLIEDRESPONSE']._serialized_start=1876
-  _globals['_APPLIEDRESPONSE']._serialized_end=1910
-  _globals['_PEERSERVICE']._serialized_start=1913
-  _globals['_PEERSERVICE']._serialized_end=2307
+  _globals['_PARCEL']._serialized_end=535
+  _globals['_ARC']._serialized_start=537
+  _globals['_ARC']._serialized_end=569
+  _globals['_LINKRESPONSE']._serialized_start=571
+  _globals['_LINKRESPONSE']._serialized_end=683
+  _globals['_PAYLOADRECEIPT']._serialized_start=685
+  _globals['_PAYLOADRECEIPT']._serialized_end=749
+  _globals['_STREAMNUMBERS']._serialized_start=751
+  _globals['_STREAMNUMBERS']._serialized_end=863
+  _globals['_HAVEREQUEST']._serialized_start=866
+  _globals['_HAVEREQUEST']._serialized_end=1027
+  _globals['_HAVERESPONSE']._serialized_start=1029
+  _globals['_HAVERESPONSE']._serialized_end=1092
+  _globals['_COMPAREREQUEST']._serialized_start=1095
+  _globals['_COMPAREREQUEST']._serialized_end=1228
+  _globals['_COMPARERESPONSE']._serialized_start=1231
+  _globals['_COMPARERESPONSE']._serialized_end=1396
+  _globals['_FETCHREQUEST']._serialized_start=1398
+  _globals['_FETCHREQUEST']._serialized_end=1525
+  _globals['_FETCHRESPONSE']._serialized_start=1528
+  _globals['_FETCHRESPONSE']._serialized_end=1679
+  _globals['_BLOCK']._serialized_start=1681
+  _globals['_BLOCK']._serialized_end=1721
+  _globals['_STREAMANSWER']._serialized_start=1724
+  _globals['_STREAMANSWER']._serialized_end=1852
+  _globals['_APPLIEDREQUEST']._serialized_start=1854
+  _globals['_APPLIEDREQUEST']._serialized_end=1953
+  _globals['_APPLIEDRESPONSE']._serialized_start=1955
+  _globals['_APPLIEDRESPONSE']._serialized_end=1989
+  _globals['_PEERSERVICE']._serialized_start=1992
+  _globals['_PEERSERVICE']._serialized_end=2386
 # @@protoc_insertion_point(module_scope)

@@ -163,6 +163,7 @@ class Parcel(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     AGE_MS_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    ARCS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3 … on this link."""
     payload: _builtins.bytes
@@ -170,7 +171,11 @@ class Parcel(_message.Message):
     age_ms: _builtins.int
     """Time since the rows were accepted at their origin, in milliseconds."""
     receipt: _builtins.bool
-    """True when the sender wants to know that they were applied."""
+    """True when their origin wants to know who has applied them."""
+    @_builtins.property
+    def arcs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arc]:
+        """Whom the receiver is to hand it on to: on each ring one arc, or none."""
+
     def __init__(
         self,
         *,
@@ -178,14 +183,41 @@ class Parcel(_message.Message):
         payload: _builtins.bytes = ...,
         age_ms: _builtins.int = ...,
         receipt: _builtins.bool = ...,
+        arcs: _abc.Iterable[Global___Arc] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "payload", b"payload", "receipt", b"receipt", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "arcs", b"arcs", "payload", b"payload", "receipt", b"receipt", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Parcel: _TypeAlias = Parcel  # noqa: Y015
+
+@_typing.final
+class Arc(_message.Message):
+    """Members that are to be reached: those after the receiver and before a hash, on one of the rings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RING_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    ring: _builtins.int
+    """The ring: 0 or 1."""
+    end: _builtins.int
+    """The hash before which the arc ends; the receiver's own where it is to reach nobody."""
+    def __init__(
+        self,
+        *,
+        ring: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "ring", b"ring"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Arc: _TypeAlias = Arc  # noqa: Y015
 
 @_typing.final
 class LinkResponse(_message.Message):
@@ -203,15 +235,15 @@ class LinkResponse(_message.Message):
         """First message only: the receiver."""
 
     @_builtins.property
-    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParcelReceipt]:
-        """Who has applied which parcels."""
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PayloadReceipt]:
+        """Who has applied which payloads."""
 
     def __init__(
         self,
         *,
         me: _types_pb2.Member | None = ...,
         acknowledged: _builtins.int = ...,
-        receipts: _abc.Iterable[Global___ParcelReceipt] | None = ...,
+        receipts: _abc.Iterable[Global___PayloadReceipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["me", b"me"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -222,15 +254,18 @@ class LinkResponse(_message.Message):
 Global___LinkResponse: _TypeAlias = LinkResponse  # noqa: Y015
 
 @_typing.final
-class ParcelReceipt(_message.Message):
-    """Agents that have applied a parcel; a later one of the same parcel only adds."""
+class PayloadReceipt(_message.Message):
+    """Agents that have applied a payload; a later one of the same payload only adds."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SEQUENCE_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    RING_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
-    sequence: _builtins.int
-    """The parcel."""
+    payload: _builtins.int
+    """The payload: the first 8 bytes of its hash."""
+    ring: _builtins.int
+    """The ring on which they were reached."""
     @_builtins.property
     def applied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of the agents."""
@@ -238,16 +273,17 @@ class ParcelReceipt(_message.Message):
     def __init__(
         self,
         *,
-        sequence: _builtins.int = ...,
+        payload: _builtins.int = ...,
+        ring: _builtins.int = ...,
         applied: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "payload", b"payload", "ring", b"ring"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ParcelReceipt: _TypeAlias = ParcelReceipt  # noqa: Y015
+Global___PayloadReceipt: _TypeAlias = PayloadReceipt  # noqa: Y015
 
 @_typing.final
 class StreamNumbers(_message.Message):
