@@ -1,0 +1,55 @@
+"""When positions were reached: by arriving here, or by being applied to a cache.
+
+For people who ask later: a bounded record of (position, running time), one entry a batch and never one a
+row, 16 bytes each. What it forgot, or never knew, was reached at an unknown time before what it knows.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from math import isnan, nan
+
+ARRIVALS_MAX = 100_000
+"""How many batches at least the record of arrivals holds; at most twice as many."""
+STEPS_MAX = 10_000
+"""How many steps at least the record of one cache holds."""
+
+
+class Moments:
+    """One record."""
+
+    __slots__ = ("_entries_max", "_positions", "_times", "since")
+
+    def __init__(self, position: int, entries_max: int, since: float = nan) -> None:
+        """Up to `position` everything was reached before the record begins, at `since`."""
+        self._entries_max = entries_max
+        self._positions = array("q", [position])
+        self._times = array("d", [nan])
+        self.since = since
+        """Running time in seconds from which on it knows."""
+
+    def note(self, position: int, now: float) -> None:
+        """Everything up to `position`, which is the highest so far, is reached at running time `now`."""
+        self._positions.append(position)
+        self._times.append(now)
+        if len(self._positions) > 2 * self._entries_max:
+            count = self._entries_max
+            self.since = self._times[count]
+            del self._positions[:count], self._times[:count]
+            self._times[0] = nan  # it stands for all that came before it
+
+    def begin(self, position: int) -> None:
+        """Everything up to `position` is reached, since an unknown time, and nothing above it is."""
+        keep = bisect_right(self._positions, position)
+        del self._positions[keep:], self._times[keep:]
+        if not keep or self._positions[-1] < position:
+            self._positions.append(position)
+            self._times.append(nan)
+
+    def of(self, position: int) -> float | None:
+        """Give the running time at which a position was reached; None where that is not known."""
+        at = bisect_left(self._positions, position)
+        if at == len(self._times) or isnan(self._times[at]):
+            return None
+        return self._times[at]
