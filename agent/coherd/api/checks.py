@@ -55,7 +55,8 @@ def named_in(request: pb.InvalidateRequest | TraceKeyRequest) -> list[Selector]:
             continue
         lengths = [len(text) for text in texts]
         if min(lengths) == 0:
-            hint = "; to invalidate everything say so" if kind == "prefix" else ""
+            can_say_so = kind == "prefix" and "everything" in request.DESCRIPTOR.fields_by_name
+            hint = "; to invalidate everything say so" if can_say_so else ""
             raise InvalidRequest(f"an empty {kind}{hint}")
         if max(lengths) > SELECTOR_BYTES_MAX:
             raise InvalidRequest(
