@@ -49,7 +49,7 @@ def is_applied(row: TracedRow) -> list[tuple[str, str, bool, bool]]:
 
 
 async def test_every_host_says_when_how_and_how_late_a_row_came(autojump_clock: MockClock) -> None:
-    async with hosts(3) as (one, two, three):
+    async with hosts(3) as (one, _, three):
         mute(one, "host-3")
         await one.invalidate([KEY], reason="price")
         await until(lambda: bool(three.agent.feed.position), 10)
