@@ -7,7 +7,7 @@ row, 16 bytes each. What it forgot, or never knew, was reached at an unknown tim
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from math import isnan, nan
 
 ARRIVALS_MAX = 100_000
@@ -40,12 +40,12 @@ class Moments:
             self._times[0] = nan  # it stands for all that came before it
 
     def begin(self, position: int) -> None:
-        """Everything up to `position` is reached, since an unknown time, and nothing above it is."""
-        keep = bisect_right(self._positions, position)
-        del self._positions[keep:], self._times[keep:]
-        if not keep or self._positions[-1] < position:
-            self._positions.append(position)
-            self._times.append(nan)
+        """Everything up to `position` is reached, whenever that was, and nothing above it is."""
+        at = bisect_left(self._positions, position)
+        moment = self._times[at] if at < len(self._times) else nan
+        del self._positions[at:], self._times[at:]
+        self._positions.append(position)
+        self._times.append(moment)
 
     def of(self, position: int) -> float | None:
         """Give the running time at which a position was reached; None where that is not known."""
