@@ -162,9 +162,8 @@ class Trace:
         if not count:
             rows = "every row that is remembered"
         if not lagging:
-            who = (
-                "the only host has" if len(self.hosts) == 1 else f"all {len(self.hosts)} hosts have"
-            )
+            total = len(self.hosts)
+            who = "the only host has" if total == 1 else f"{total} of {total} hosts have"
             return f"{mark('✓', 'green')} {who} applied {rows}"
         good = len(self.hosts) - sum(map(len, lagging.values()))
         text = f"{good} of {len(self.hosts)} hosts have applied {rows}"

@@ -78,7 +78,7 @@ class Feed:
         self._start = replica.position
         """Everything above this position is in the tail."""
         self._appended = trio.lowlevel.ParkingLot()
-        self.moments = Moments(replica.position, ARRIVALS_MAX, clock.now())
+        self.moments = Moments(replica.position, ARRIVALS_MAX)
         """When what came since the start has arrived."""
         self.on_damage: Callable[[JournalDamaged], None] = lambda _error: None
         """Called with what the journal could not read, so that it is given up."""

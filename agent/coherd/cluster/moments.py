@@ -21,13 +21,13 @@ class Moments:
 
     __slots__ = ("_entries_max", "_positions", "_times", "since")
 
-    def __init__(self, position: int, entries_max: int, since: float = nan) -> None:
-        """Up to `position` everything was reached before the record begins, at `since`."""
+    def __init__(self, position: int, entries_max: int) -> None:
+        """Up to `position` everything was reached before the record begins."""
         self._entries_max = entries_max
         self._positions = array("q", [position])
         self._times = array("d", [nan])
-        self.since = since
-        """Running time in seconds from which on it knows."""
+        self.since: float | None = None
+        """Running time in seconds from which on it knows; None: from its beginning on."""
 
     def note(self, position: int, now: float) -> None:
         """Everything up to `position`, which is the highest so far, is reached at running time `now`."""

@@ -97,8 +97,8 @@ class Tracing:
         for dot in question.dots:
             if dot not in found and (row := await self._single(dot)):
                 rows.append(row)
-        since = self._feed.moments.since
-        return TraceReply(rows, self._wall_us(self._started_at), self._wall_us(since))
+        started, since = self._wall_us(self._started_at), self._feed.moments.since
+        return TraceReply(rows, started, started if since is None else self._wall_us(since))
 
     async def _last(self, question: TraceQuestion) -> list[TracedRow]:
         """Find the last rows that touch what is named; the newest to arrive first."""

@@ -10,17 +10,17 @@ from coherd.cluster.moments import STEPS_MAX, Moments
 
 
 def test_a_position_has_the_moment_of_the_batch_that_reached_it() -> None:
-    moments = Moments(10, 100, since=5.0)
+    moments = Moments(10, 100)
     moments.note(12, 6.0)
     moments.note(20, 7.5)
     assert [moments.of(n) for n in (1, 10)] == [None, None], "before the record began"
     assert [moments.of(n) for n in (11, 12, 13, 20)] == [6.0, 6.0, 7.5, 7.5]
     assert moments.of(21) is None, "not reached"
-    assert moments.since == 5.0
+    assert moments.since is None
 
 
 def test_the_record_is_bounded_and_says_since_when_it_knows() -> None:
-    moments = Moments(0, 100, since=0.0)
+    moments = Moments(0, 100)
     for n in range(1, 1001):
         moments.note(n, float(n))
         assert moments.of(n) == n
