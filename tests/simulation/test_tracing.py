@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from simulation.hosts import NAMESPACE, Host, hosts, is_whole, until, wait
@@ -9,6 +10,7 @@ from trio.testing import MockClock
 
 from coherd.cluster.roster import State
 from coherd.cluster.tracing import HostTrace
+from coherd.errors import RpcFailed
 from coherd.model import Cause
 from coherd.net.traces import TracedRow, TraceQuestion
 from coherd.replication.intervals import Intervals
@@ -171,3 +173,31 @@ async def test_a_row_for_which_something_else_stands_counts_as_had(
         (row,) = (await trace(one))["host-2"].rows
         assert (row.dot, row.selector, row.cause) == ((stream, numbers), b"", "")
         assert is_applied(row) == [("memory shop", "handler", True, False)]
+
+
+async def test_who_is_not_linked_is_dialled_and_who_is_too_old_is_named(
+    autojump_clock: MockClock,
+) -> None:
+    async with hosts(3) as (one, two, three):
+        await one.invalidate([KEY], wait=cache.WAIT_REGION)
+        del one.agent.linking.peers["host-2"]
+
+        async def trace_(*_: object) -> None:
+            raise RpcFailed("UNIMPLEMENTED", "Method not found!")
+
+        one.network.servicers[three.address].Trace = trace_
+        found = await trace(one)
+        assert [len(host.rows) for host in found.values()] == [1, 1, 0]
+        assert found["host-3"].error == "it does not know the question: an older release"
+        assert two.agent.refused.total() == 0
+
+
+async def test_a_publisher_that_is_no_holder_is_not_asked_for_what_it_need_not_have(
+    autojump_clock: MockClock,
+) -> None:
+    async with hosts(2) as (one, two):
+        one.agent.roster.me = replace(one.agent.roster.me, namespaces=("other",))
+        await two.invalidate([KEY])
+        found = await trace(one)
+        assert [host.holds for host in found.values()] == [False, True]
+        assert (await trace(two))["host-2"].holds

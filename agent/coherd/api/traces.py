@@ -47,6 +47,7 @@ def encode_host(host: HostTrace, now: float, offset: ClockOffset | None) -> pb.H
     member = host.member
     return pb.HostTrace(
         name=host.name,
+        holds=host.holds,
         state=STATES[member.state] if member else types_pb2.MEMBER_STATE_ALIVE,
         state_age_ms=int((now - member.since) * 1000) if member else 0,
         error=host.error,

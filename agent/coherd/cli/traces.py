@@ -65,6 +65,10 @@ class Traced:
         """Give the seconds since its acceptance."""
         return min(row.age_ms for row in self.by_host.values()) / 1000
 
+    def concerns(self, hosts: Iterable[pb.HostTrace]) -> list[pb.HostTrace]:
+        """Give the hosts that should have it, and those that have."""
+        return [h for h in hosts if h.name in self.by_host or (h.holds and not self.is_reset)]
+
     def standing(self, host: pb.HostTrace) -> Standing:
         """Say how a host stands with it."""
         row = self.by_host.get(host.name)
@@ -81,18 +85,19 @@ class Trace:
         """`what` was asked about, as people write it; `asked` as selectors."""
         self.what = what
         self.hosts = hosts
+        self._holders = [host for host in hosts if host.holds]
         self._asked = frozenset(asked)
         self.rows = sorted(merged(hosts), key=lambda traced: traced.age)
 
     @property
     def is_complete(self) -> bool:
         """Whether every host answered and has applied every row."""
-        return not any(self._lagging().values()) and not any(host.error for host in self.hosts)
+        return not self._lagging()
 
     def _lagging(self) -> dict[Standing, list[pb.HostTrace]]:
         """Give the hosts that have not applied every row, each with the worst that is known of it."""
         found: dict[Standing, list[pb.HostTrace]] = {}
-        for host in self.hosts:
+        for host in self._holders:
             rows = [traced for traced in self.rows if not traced.is_reset]
             standings = {traced.standing(host) for traced in rows}
             if host.error:
@@ -110,7 +115,7 @@ class Trace:
         has_clock = any(is_wrong(host) for host in self.hosts)
         for traced in self.rows:
             yield from self._head(traced)
-            hosts = [h for h in self.hosts if not traced.is_reset or h.name in traced.by_host]
+            hosts = traced.concerns(self.hosts)
             cells = [self._cells(traced, host) for host in hosts]
             heads = HEADS if has_clock else HEADS[:-1]
             head, *rest = table(heads, [row[: len(heads)] for row in cells])
@@ -162,11 +167,11 @@ class Trace:
         if not count:
             rows = "every row that is remembered"
         if not lagging:
-            total = len(self.hosts)
+            total = len(self._holders)
             who = "the only host has" if total == 1 else f"{total} of {total} hosts have"
             return f"{mark('✓', 'green')} {who} applied {rows}"
-        good = len(self.hosts) - sum(map(len, lagging.values()))
-        text = f"{good} of {len(self.hosts)} hosts have applied {rows}"
+        good = len(self._holders) - sum(map(len, lagging.values()))
+        text = f"{good} of {len(self._holders)} hosts have applied {rows}"
         for standing, what in (
             (Standing.MISSING, "not received by"),
             (Standing.RECEIVED, "received and not applied by"),
@@ -201,11 +206,7 @@ class Trace:
             "age_s": traced.age,
             "origin": row.dots.origin.name or None,
             "reason": row.reason or None,
-            "hosts": [
-                standing_json(traced, host)
-                for host in self.hosts
-                if not traced.is_reset or host.name in traced.by_host
-            ],
+            "hosts": [standing_json(traced, host) for host in traced.concerns(self.hosts)],
         }
 
 
@@ -318,6 +319,7 @@ def host_json(host: pb.HostTrace) -> Json:
         "name": host.name,
         "state": word(types_pb2.MemberState, host.state),
         "state_age_s": host.state_age_ms / 1000,
+        "holds": host.holds,
         "error": host.error or None,
         "started": iso(host.started_us),
         "remembers_since": iso(host.since_us),

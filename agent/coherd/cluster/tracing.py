@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 HOSTS_MAX = 64
 """Hosts asked at once."""
+CATCH_UP_TIMEOUT = 0.2
+"""Seconds for the caches to reach what is here, where a row itself is kept no more."""
 LOOKS_PER_ROW = 4
 """Arrivals that are looked at for each row wanted: a position may be that of a row that was widened."""
 
@@ -50,6 +52,8 @@ class HostTrace:
     name: str
     member: Member | None
     """How it is seen; None for this agent itself."""
+    holds: bool = True
+    """Whether it holds the namespace, so that it should have the rows."""
     error: str = ""
     """Why it did not answer, or not to all that it was asked; empty when it did."""
     started_us: int = 0
@@ -126,9 +130,12 @@ class Tracing:
             return self._row(entry.arrival, offset_of(entry.arrival, number))
         for arrival in await self._stored(dot):
             return self._row(arrival, offset_of(arrival, number))
-        # A newer row stands for it, or a reset, or it was forgotten: it is applied once the caches have
-        # reached everything.
-        readers = self._readers(stream.namespace, self._feed.position, is_remembered=False)
+        # Another row stands for it, or a reset, or it was forgotten: it is applied once the caches have
+        # reached everything that is here by now.
+        position = self._feed.position
+        with trio.move_on_after(CATCH_UP_TIMEOUT):
+            await self._delivery.applied([stream.namespace])
+        readers = self._readers(stream.namespace, position, is_remembered=False)
         return TracedRow(dot=dot, readers=readers)
 
     async def _stored(self, dot: StreamRange) -> Sequence[Arrival]:
@@ -187,7 +194,8 @@ class Tracing:
         """
         deadline = trio.current_time() + timeout
         holders = sorted(self._roster.holders(question.namespace), key=lambda m: m.info.name)
-        hosts = [HostTrace(self._roster.me.name, None)]
+        me = self._roster.me
+        hosts = [HostTrace(me.name, None, me.holds(question.namespace))]
         hosts += [HostTrace(member.info.name, member) for member in holders]
         await self._ask_all(hosts, lambda _host: question, deadline)
         chosen = newest(hosts, question.rows)
@@ -196,7 +204,7 @@ class Tracing:
         dots = [key for key in chosen if isinstance(key, StreamRange)]
 
         def rest(host: HostTrace) -> TraceQuestion | None:
-            left = [] if host.error else host.lacks(dots)
+            left = [] if host.error or not host.holds else host.lacks(dots)
             return TraceQuestion(question.namespace, dots=left) if left else None
 
         await self._ask_all(hosts, rest, deadline)
@@ -230,9 +238,9 @@ class Tracing:
         member = host.member
         if member is None:
             return await self.here(asked)
-        if member.state is State.DEAD:
-            raise RpcFailed("UNAVAILABLE", "it is dead, so it was not asked")
         linked = self._linking.peers.get(host.name)
+        if member.state is State.DEAD and linked is None:
+            raise RpcFailed("UNAVAILABLE", "it is dead, so it was not asked")
         peer = linked or self._dial(member.info.address)
         try:
             left = deadline - trio.current_time()

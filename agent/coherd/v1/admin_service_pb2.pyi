@@ -802,7 +802,7 @@ class TraceKeyResponse(_message.Message):
     HOSTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostTrace]:
-        """The hosts that hold the namespace, the asked one first."""
+        """The hosts that hold the namespace; the asked one first, also where it does not."""
 
     def __init__(
         self,
@@ -832,6 +832,7 @@ class HostTrace(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     CLOCK_OFFSET_MIN_US_FIELD_NUMBER: _builtins.int
     CLOCK_OFFSET_MAX_US_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The agent's name."""
     state: _types_pb2.MemberState.ValueType
@@ -850,6 +851,8 @@ class HostTrace(_message.Message):
     """
     clock_offset_max_us: _builtins.int
     """How far it is ahead at most."""
+    holds: _builtins.bool
+    """True when it holds the namespace, so that it should have the rows."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TracedRow]:
         """The rows that it has. A row that others have and this host lacks has not come there, if it answered."""
@@ -866,10 +869,11 @@ class HostTrace(_message.Message):
         rows: _abc.Iterable[_types_pb2.TracedRow] | None = ...,
         clock_offset_min_us: _builtins.int | None = ...,
         clock_offset_max_us: _builtins.int | None = ...,
+        holds: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_offset_max_us", b"_clock_offset_max_us", "_clock_offset_min_us", b"_clock_offset_min_us", "clock_offset_max_us", b"clock_offset_max_us", "clock_offset_min_us", b"clock_offset_min_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_offset_max_us", b"_clock_offset_max_us", "_clock_offset_min_us", b"_clock_offset_min_us", "clock_offset_max_us", b"clock_offset_max_us", "clock_offset_min_us", b"clock_offset_min_us", "error", b"error", "name", b"name", "rows", b"rows", "since_us", b"since_us", "started_us", b"started_us", "state", b"state", "state_age_ms", b"state_age_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_offset_max_us", b"_clock_offset_max_us", "_clock_offset_min_us", b"_clock_offset_min_us", "clock_offset_max_us", b"clock_offset_max_us", "clock_offset_min_us", b"clock_offset_min_us", "error", b"error", "holds", b"holds", "name", b"name", "rows", b"rows", "since_us", b"since_us", "started_us", b"started_us", "state", b"state", "state_age_ms", b"state_age_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clock_offset_max_us: _TypeAlias = _typing.Literal["clock_offset_max_us"]  # noqa: Y015
     _WhichOneofArgType__clock_offset_max_us: _TypeAlias = _typing.Literal["_clock_offset_max_us", b"_clock_offset_max_us"]  # noqa: Y015

@@ -50,7 +50,7 @@ def row(number: int = 12, *readers: types_pb2.TracedReader, **more: Any) -> type
 
 
 def host(name: str, *rows: types_pb2.TracedRow, **more: Any) -> pb.HostTrace:
-    fields = {"state": ALIVE, "started_us": STARTED, "since_us": STARTED, **more}
+    fields = {"state": ALIVE, "started_us": STARTED, "since_us": STARTED, "holds": True, **more}
     return pb.HostTrace(name=name, rows=rows, **fields)
 
 
@@ -85,6 +85,22 @@ def test_a_block_for_each_row_and_a_line_for_each_host(toy: ToyAgent) -> None:
         "\n"
         "✗ 2 of 5 hosts have applied it; not received by cache-4 (alive); received and not applied by"
         " cache-2 (alive); no answer from cache-5 (dead for 3 min 5 s)\n"
+    )
+
+
+def test_an_agent_that_does_not_hold_the_namespace_need_not_have_its_rows(toy: ToyAgent) -> None:
+    answer(toy, host("cache-1", holds=False), host("cache-2", row()))
+    result = coherd("trace", "shop", "user:42")
+    assert result.exit_code == 0
+    assert "cache-1  " not in result.stdout.partition("APPLIED")[2]
+    assert result.stdout.endswith("\n✓ the only host has applied it\n")
+    mine = row(cause="local")
+    answer(toy, host("cache-1", mine, holds=False), host("cache-2"))
+    result = coherd("trace", "shop", "user:42")
+    assert result.exit_code == 3
+    assert "✓  cache-1" in result.stdout
+    assert result.stdout.endswith(
+        "\n✗ 0 of 1 hosts have applied it; not received by cache-2 (alive)\n"
     )
 
 
@@ -227,6 +243,7 @@ def test_json_has_all_of_it(toy: ToyAgent) -> None:
         "name": "cache-1",
         "state": "alive",
         "state_age_s": 0.0,
+        "holds": True,
         "error": None,
         "started": "2026-09-21T14:12:20.000+00:00",
         "remembers_since": "2026-09-21T14:12:20.000+00:00",
