@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from coherd.cluster.feed import Feed, Portion, Reader
-from coherd.cluster.moments import STEPS_MAX, Moments
+from coherd.cluster.moments import STEPS_MAX, WATCHER_STEPS_MAX, Moments
 from coherd.errors import HandlerFailed
 from coherd.model import Cause, Position
 
@@ -55,8 +55,8 @@ class Follower:
         """Everything up to here is applied."""
         self.now: Callable[[], float] = lambda: nan
         """Tells the running time in seconds."""
-        self.moments = Moments(position, STEPS_MAX)
-        """When it was."""
+        self.moments = Moments(position, WATCHER_STEPS_MAX)
+        """When it was; of one that does not acknowledge it is not remembered."""
         self._questions: deque[tuple[int, Question]] = deque()
 
     @property
@@ -79,7 +79,7 @@ class Follower:
         if position > self.position:
             if self.position == UNKNOWN:
                 self.moments.begin(position)
-            else:
+            elif self.acknowledges:
                 self.moments.note(position, self.now())
             self.position = position
         questions = self._questions
@@ -124,6 +124,7 @@ class HandlerState:
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.follower = Follower(handler.label, [handler.namespace], UNKNOWN)
+        self.follower.moments = Moments(UNKNOWN, STEPS_MAX)
         self.connected = False
         self.error = ""
         self.applied = 0

@@ -12,8 +12,10 @@ from math import isnan, nan
 
 ARRIVALS_MAX = 100_000
 """How many batches at least the record of arrivals holds; at most twice as many."""
-STEPS_MAX = 10_000
-"""How many steps at least the record of one cache holds."""
+STEPS_MAX = 20_000
+"""How many steps at least the record of one handler holds."""
+WATCHER_STEPS_MAX = 1_000
+"""How many that of one watcher holds: there may be thousands of watchers."""
 
 
 class Moments:

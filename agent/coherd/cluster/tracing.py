@@ -240,7 +240,7 @@ class Tracing:
             return await self.here(asked)
         linked = self._linking.peers.get(host.name)
         if member.state is State.DEAD and linked is None:
-            raise RpcFailed("UNAVAILABLE", "it is dead, so it was not asked")
+            raise RpcFailed("UNAVAILABLE", "not asked")
         peer = linked or self._dial(member.info.address)
         try:
             left = deadline - trio.current_time()

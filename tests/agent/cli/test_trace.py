@@ -54,7 +54,7 @@ def host(name: str, *rows: types_pb2.TracedRow, **more: Any) -> pb.HostTrace:
     return pb.HostTrace(name=name, rows=rows, **fields)
 
 
-GONE = host("cache-3", state=DEAD, state_age_ms=185_000, error="it is dead, so it was not asked")
+GONE = host("cache-3", state=DEAD, state_age_ms=185_000, error="not asked")
 
 
 def answer(toy: ToyAgent, *hosts: pb.HostTrace) -> None:
@@ -69,7 +69,7 @@ def test_a_block_for_each_row_and_a_line_for_each_host(toy: ToyAgent) -> None:
         host("cache-2", row(12, reader(AT + 3_000), reader(label="app", kind="watcher"))),
         host("cache-3", row(12, cause="repair", late_ms=1_100, received_us=AT + 1_100_000)),
         host("cache-4"),
-        host("cache-5", state=DEAD, state_age_ms=185_000, error="it is dead, so it was not asked"),
+        host("cache-5", state=DEAD, state_age_ms=185_000, error="not asked"),
     )
     result = coherd("trace", "shop", "user:42")
     assert (result.exit_code, result.stderr) == (3, "")
@@ -81,7 +81,7 @@ def test_a_block_for_each_row_and_a_line_for_each_host(toy: ToyAgent) -> None:
         "✗  cache-2  14:13:20.002  link    2 ms   redis shop 14:13:20.003, watcher app not yet\n"
         "✓  cache-3  14:13:21.100  repair  1.1 s  no cache here\n"
         "✗  cache-4  -             -       -      not received\n"
-        "✗  cache-5  -             -       -      dead for 3 min 5 s: it is dead, so it was not asked\n"
+        "✗  cache-5  -             -       -      dead for 3 min 5 s: not asked\n"
         "\n"
         "✗ 2 of 5 hosts have applied it; not received by cache-4 (alive); received and not applied by"
         " cache-2 (alive); no answer from cache-5 (dead for 3 min 5 s)\n"
@@ -249,7 +249,7 @@ def test_json_has_all_of_it(toy: ToyAgent) -> None:
         "remembers_since": "2026-09-21T14:12:20.000+00:00",
         "clock_offset_us": [-5, 7],
     }
-    assert found["hosts"][1]["error"] == "it is dead, so it was not asked"
+    assert found["hosts"][1]["error"] == "not asked"
     assert found["hosts"][1]["clock_offset_us"] is None
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coherd.cluster.delivery import UNKNOWN, Follower
-from coherd.cluster.moments import STEPS_MAX, Moments
+from coherd.cluster.moments import Moments
 
 
 def test_a_position_has_the_moment_of_the_batch_that_reached_it() -> None:
@@ -88,4 +88,11 @@ def test_a_watcher_that_comes_back_goes_on_with_what_is_remembered_of_it() -> No
     assert [back.moments.of(n) for n in (5, 7)] == [4.0, None]
     back.reached(9)
     assert back.moments.of(9) == 4.0
-    assert STEPS_MAX > 1000
+
+
+def test_of_a_watcher_that_does_not_acknowledge_nothing_is_remembered() -> None:
+    follower = Follower("app", ["shop"], 0, acknowledges=False)
+    follower.now = lambda: 1.0
+    for n in range(100):
+        follower.reached(n)
+    assert len(follower.moments._positions) == 1
