@@ -98,9 +98,17 @@ class Tracing:
         """Tell what this host knows of rows."""
         rows = await self._last(question)
         found = {row.dot for row in rows}
+        gone = []
         for dot in question.dots:
-            if dot not in found and (row := await self._single(dot)):
+            stream, (number, _) = dot
+            if dot in found or not self._ingest.has(stream, number, number):
+                continue
+            if row := await self._single(dot):
                 rows.append(row)
+            else:
+                gone.append(dot)
+        if gone:
+            rows += await self._stood_for(question.namespace, gone)
         started, since = self._wall_us(self._started_at), self._feed.moments.since
         return TraceReply(rows, started, started if since is None else self._wall_us(since))
 
@@ -122,21 +130,24 @@ class Tracing:
         return rows
 
     async def _single(self, dot: StreamRange) -> TracedRow | None:
-        """Find one row; None when its number is not in the vector."""
+        """Find one row; None when it is kept no more."""
         stream, (number, _) = dot
-        if not self._ingest.has(stream, number, number):
-            return None
         for entry in self._feed.rows(stream, Intervals([(number, number)])):
             return self._row(entry.arrival, offset_of(entry.arrival, number))
         for arrival in await self._stored(dot):
             return self._row(arrival, offset_of(arrival, number))
-        # Another row stands for it, or a reset, or it was forgotten: it is applied once the caches have
-        # reached everything that is here by now.
+        return None
+
+    async def _stood_for(self, namespace: str, dots: Sequence[StreamRange]) -> list[TracedRow]:
+        """Tell of rows for which another row or a reset stands, or that were forgotten.
+
+        They are applied once the caches have reached everything that is here by now.
+        """
         position = self._feed.position
         with trio.move_on_after(CATCH_UP_TIMEOUT):
-            await self._delivery.applied([stream.namespace])
-        readers = self._readers(stream.namespace, position, is_remembered=False)
-        return TracedRow(dot=dot, readers=readers)
+            await self._delivery.applied([namespace])
+        readers = self._readers(namespace, position, is_remembered=False)
+        return [TracedRow(dot=dot, readers=readers) for dot in dots]
 
     async def _stored(self, dot: StreamRange) -> Sequence[Arrival]:
         stream, numbers = dot
