@@ -90,6 +90,10 @@ JOIN_SEEDS_MAX = _limit("JOIN_SEEDS_MAX", 100, "seeds of one `coherd join`")
 DATAGRAMS_MAX = _limit("DATAGRAMS_MAX", 1_000, "messages about membership in one Exchange")
 BUCKETS = _limit("BUCKETS", 64, "buckets of one Compare")
 WATCH_NAMESPACES_MAX = _limit("WATCH_NAMESPACES_MAX", 1_000, "namespaces of one Watch")
+TRACE_SELECTORS_MAX = _limit("TRACE_SELECTORS_MAX", 100, "keys, tags and prefixes of one trace")
+TRACE_ROWS_MAX = _limit("TRACE_ROWS_MAX", 100, "rows of one trace")
+TRACE_READERS_MAX = _limit("TRACE_READERS_MAX", 50, "caches of one row of a trace")
+"""An agent with more of them names those that have not applied the row first."""
 
 # ---------------------------------------------------------------- transport
 

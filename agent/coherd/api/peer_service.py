@@ -26,6 +26,7 @@ from coherd.net.peer_codec import (
     encode_part,
     encode_stream,
 )
+from coherd.net.trace_codec import decode_question, encode_reply
 from coherd.v1 import peer_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -112,6 +113,11 @@ class PeerService:
         wait = min(request.wait_ms / 1000, APPLIED_WAIT_MAX)
         applied = await self._endpoint.applied(decode_dots(request.dots), wait)
         return pb.AppliedResponse(applied=applied)
+
+    async def Trace(self, request: pb.TraceRequest, _call: Call) -> pb.TraceResponse:  # noqa: N802
+        """Tell when and how rows came here, and who has applied them."""
+        sender = decode_origin_message(request.sender)
+        return encode_reply(await self._endpoint.trace(sender, decode_question(request)))
 
 
 class _Incoming:

@@ -28,6 +28,7 @@ from coherd.cluster.repairing import Repairing
 from coherd.cluster.retaining import Retaining
 from coherd.cluster.roster import Roster
 from coherd.cluster.spreading import Spreading
+from coherd.cluster.tracing import Tracing
 from coherd.config import DEFAULTS
 from coherd.errors import NotDurable, Overloaded
 from coherd.journal import Write
@@ -111,6 +112,11 @@ class Agent:
             lambda namespace: config.namespace(namespace).staleness_bound or STALENESS_BOUND,
             self.ingest.remember_watcher,
         )
+        self.delivery.now = clock.now
+        self.tracing = Tracing(
+            self.ingest, self.feed, journal, self.delivery, self.roster, self.linking, dial, clock,
+            self.started_at,
+        )  # fmt: skip
         self.repairing = Repairing(
             self.ingest, self.repair, self.freshness, self.roster, self.linking, clock, random,
             nursery,
@@ -122,7 +128,7 @@ class Agent:
         )
         self.endpoint = Endpoint(
             config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
-            self.membership, self.spreading, self.feed, journal, self.delivery, clock,
+            self.membership, self.spreading, self.feed, journal, self.delivery, clock, self.tracing,
         )  # fmt: skip
         self.ingest.begin_life(me.epoch)
         self._admit_damages()

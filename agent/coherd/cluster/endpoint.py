@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from coherd.cluster.repairing import Repairing
     from coherd.cluster.roster import Roster
     from coherd.cluster.spreading import Say, Spreading
+    from coherd.cluster.tracing import Tracing
     from coherd.journal import Journal
     from coherd.model import Stream
     from coherd.net.peer import Have, MemberInfo, Parcel, StreamRange
+    from coherd.net.traces import TraceQuestion, TraceReply
     from coherd.replication.freshness import Freshness
     from coherd.replication.repair import Repair
 
@@ -73,6 +75,7 @@ class Endpoint:
         journal: Journal,
         delivery: Delivery,
         clock: Clock,
+        tracing: Tracing,
     ) -> None:
         self._cluster = cluster
         self._ingest = ingest
@@ -86,6 +89,7 @@ class Endpoint:
         self._journal = journal
         self._delivery = delivery
         self._clock = clock
+        self._tracing = tracing
         self._fetches = 0
 
     @property
@@ -283,6 +287,11 @@ class Endpoint:
             await self._delivery.applied({stream.namespace for stream, _ in dots})
             return True
         return False
+
+    async def trace(self, sender: Origin, question: TraceQuestion) -> TraceReply:
+        """Tell when and how rows came to this host, and who has applied them here."""
+        self._member(sender)
+        return await self._tracing.here(question)
 
     def _check_cluster(self, cluster: str) -> None:
         if cluster != self._cluster:

@@ -7,12 +7,13 @@ journal refused it, when it is given up, which raises the floors.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from coherd.cluster.moments import ARRIVALS_MAX, Moments
 from coherd.errors import JournalDamaged
 from coherd.model import EVERYTHING, Batch, Cause, Lane, Origin, Stream
 from coherd.replication.intervals import Intervals
@@ -77,6 +78,8 @@ class Feed:
         self._start = replica.position
         """Everything above this position is in the tail."""
         self._appended = trio.lowlevel.ParkingLot()
+        self.moments = Moments(replica.position, ARRIVALS_MAX)
+        """When what came since the start has arrived."""
         self.on_damage: Callable[[JournalDamaged], None] = lambda _error: None
         """Called with what the journal could not read, so that it is given up."""
 
@@ -92,6 +95,8 @@ class Feed:
             self._lasts.append(entry.arrival.last)
             self._of_stream.setdefault(entry.arrival.batch.stream, deque()).append(entry)
             self._bytes += entry.size
+        if entries:
+            self.moments.note(self._lasts[-1], self._clock.now())
         if self._bytes > TAIL_BYTES_MAX:
             self._trim()
         self._appended.unpark_all()
@@ -108,6 +113,19 @@ class Feed:
             for entry in self._of_stream.get(stream, ())
             if numbers & Intervals(entry.arrival.batch.numbers)
         ]
+
+    async def at(self, position: int) -> Arrival | None:
+        """Give the arrival that took a position; None when it is not kept any more."""
+        found: list[Arrival] = []
+        if position > self._start:
+            at = bisect_left(self._lasts, position)
+            found = [entry.arrival for entry in self._entries[at : at + 1]]
+        else:
+            try:
+                found = [arrival_of(block) for block in await self._journal.read(position - 1, 1)]
+            except JournalDamaged as error:
+                self.on_damage(error)
+        return next((each for each in found if each.position <= position <= each.last), None)
 
     async def read(self, after: int) -> Portion:
         """Give what comes after a position, at least one arrival where there is one."""

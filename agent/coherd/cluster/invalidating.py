@@ -20,7 +20,7 @@ from coherd.errors import NotDurable, RpcFailed
 from coherd.net.peer import StreamRange
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from coherd.cluster.delivery import Delivery
     from coherd.cluster.ingest import Ingest
@@ -98,10 +98,13 @@ class Invalidating:
         self._changed = trio.lowlevel.ParkingLot()
         roster.on_change = self._look_again
 
-    async def invalidate(self, order: Order) -> Outcome:
+    async def invalidate(
+        self, order: Order, show: Callable[[Receipt], None] = lambda _receipt: None
+    ) -> Outcome:
         """Accept rows, and answer when what was asked for is reached, or not reachable, or too late.
 
-        Raises `Overloaded` or `NotDurable`.
+        `show` is called with the receipt once the rows are accepted; it grows meanwhile. Raises
+        `Overloaded` or `NotDurable`.
         """
         if order.wait >= Wait.REGION:
             required = self._required(order.namespace)
@@ -119,6 +122,7 @@ class Invalidating:
         dots = [StreamRange(batch.stream, numbers) for numbers in batch.numbers]
         members = order.members if order.wait is Wait.MEMBERS else None
         receipt = Receipt(dots, required, members)
+        show(receipt)
         self._spreading.spread(
             batch,
             accepted.payload,

@@ -200,6 +200,11 @@ class Roster:
         is_away = self.members[name].is_away(self._now())
         return name in self._epochs_before and self.went_on(name) and not is_away
 
+    def state_age(self, name: str) -> float:
+        """Give for how many seconds a member has been in its state; 0 for one that is not known."""
+        member = self.members.get(name)
+        return self._now() - member.since if member else 0.0
+
     def holders(self, namespace: str) -> Iterable[Member]:
         """Give the other members that hold a namespace, whatever their state."""
         return (m for m in self.members.values() if m.info.holds(namespace))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from coherd.model import HandlerInfo, Origin, Range, Stream
+    from coherd.net.traces import TraceQuestion, TraceReply
     from coherd.replication.parcels import Applied, Arc
 
 PROTOCOL_MIN = 1
@@ -179,6 +180,9 @@ class Peer(Protocol):
 
     async def applied(self, sender: Origin, dots: Sequence[StreamRange], wait: float) -> bool:
         """Ask whether its host has applied rows; it may think about it for `wait` seconds."""
+
+    async def trace(self, sender: Origin, question: TraceQuestion, timeout: float) -> TraceReply:
+        """Ask when and how rows came to its host, and who has applied them there."""
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -700,3 +700,79 @@ class AppliedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppliedResponse: _TypeAlias = AppliedResponse  # noqa: Y015
+
+@_typing.final
+class TraceRequest(_message.Message):
+    """Which rows: the last that touch what is named, or single ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SELECTORS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    DOTS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Whose rows."""
+    rows: _builtins.int
+    """How many rows at most, the newest first."""
+    @_builtins.property
+    def sender(self) -> _types_pb2.Origin:
+        """The asker."""
+
+    @_builtins.property
+    def selectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What the rows touch: a kind byte k, t, p or n, then the name. Rows that cover it are meant, too."""
+
+    @_builtins.property
+    def dots(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Dots]:
+        """Rows that are asked for beside them."""
+
+    def __init__(
+        self,
+        *,
+        sender: _types_pb2.Origin | None = ...,
+        namespace: _builtins.str = ...,
+        selectors: _abc.Iterable[_builtins.bytes] | None = ...,
+        rows: _builtins.int = ...,
+        dots: _abc.Iterable[_types_pb2.Dots] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sender", b"sender"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dots", b"dots", "namespace", b"namespace", "rows", b"rows", "selectors", b"selectors", "sender", b"sender"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceRequest: _TypeAlias = TraceRequest  # noqa: Y015
+
+@_typing.final
+class TraceResponse(_message.Message):
+    """What this host knows of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    STARTED_US_FIELD_NUMBER: _builtins.int
+    SINCE_US_FIELD_NUMBER: _builtins.int
+    started_us: _builtins.int
+    """When the agent started, by its wall clock, in microseconds since 1970."""
+    since_us: _builtins.int
+    """Since when it remembers arrivals: what has no time came before that."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TracedRow]:
+        """The rows that it has, the newest first. One that was asked for and is not among them is not here."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[_types_pb2.TracedRow] | None = ...,
+        started_us: _builtins.int = ...,
+        since_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "since_us", b"since_us", "started_us", b"started_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceResponse: _TypeAlias = TraceResponse  # noqa: Y015
