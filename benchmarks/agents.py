@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import hosts
+import networks
 import trio
 from coherd_sender import NAMESPACE
-from processes import SPAWN, free_port, wait_until
+from processes import SPAWN, belong, free_port, wait_until
 
 from coherd import daemon, logs
 from coherd.config import AgentConfig, load
 from coherd.handlers import Resumption, Survey
 from coherd.model import Batch, HandlerInfo, Position
 from coherd.net import CORE_SETTINGS
-from coherd.v1 import admin_service_pb2 as admin
 from coherd.v1 import admin_service_pb2_grpc as admin_grpc
 from coherd.v1 import cache_service_pb2_grpc as cache_grpc
+from coherd.v1.admin_service_pb2 import GetStatusRequest, GetStatusResponse
 
 PEER_PORT = 4373
 """The port of an agent that has a host of its own."""
@@ -72,7 +72,8 @@ class TimingHandler:
 
 def run_agent(config_path: str, space: str, pipe: Connection) -> None:
     """The body of one agent process: serves until it is told to stop, answers questions on `pipe`."""
-    hosts.enter(space)
+    belong()
+    networks.enter(space)
     logs.configure("error")
     handler = TimingHandler()
     accepted: dict[bytes, int] = {}
@@ -164,12 +165,12 @@ class MeasuredAgent:
     def admin(self) -> admin_grpc.AdminServiceStub:
         return admin_grpc.AdminServiceStub(grpc.insecure_channel(self.local))
 
-    def status(self) -> admin.GetStatusResponse | None:
+    def status(self) -> GetStatusResponse | None:
         """Give how it is, over a connection of its own; None when it does not answer."""
         with grpc.insecure_channel(self.local) as channel:
             stub = admin_grpc.AdminServiceStub(channel)
             try:
-                return stub.GetStatus(admin.GetStatusRequest(), timeout=2)
+                return stub.GetStatus(GetStatusRequest(), timeout=2)
             except grpc.RpcError:
                 return None
 
@@ -187,7 +188,7 @@ def agents(
     *,
     settings: str = "",
     space: str = "",
-    places: Sequence[hosts.Host] = (),
+    places: Sequence[networks.Host] = (),
 ) -> Iterator[list[MeasuredAgent]]:
     """Run agents that know each other: on loopback, of one namespace if it is given, or a host each.
 

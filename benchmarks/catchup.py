@@ -1,16 +1,17 @@
 """How long does an agent that was away take to have all again, and what does that cost its peers?
 
-One of three agents is stopped; so many rows (keys of 24 bytes, all different) are accepted by another, perhaps
-beside a million that all three have; it is started again on its data. Start: it answers its first GetStatus.
-Stop: it is ready, knows of no gap, and remembers as many rows as its peers. Processor time of each peer over the
-same seconds; bytes are those between all three from its start on, IP headers included (loopback of a network
-namespace; needs root, else left out). Several rounds on the same data, medians.
+One of three agents is stopped; so many rows (keys of 24 bytes, all different) are accepted by another,
+perhaps beside a million that all three have; it is started again on its data. Start: it answers its first
+GetStatus. Stop: it is ready, knows of no gap, and remembers as many rows as its peers. Processor time of each
+peer over the same seconds; bytes are those between all three from its start on, IP headers included
+(loopback of a network namespace; needs root, else left out). Several rounds on the same data, medians.
 
-With `--gaps K`: three hosts (network namespaces, needs root). The link between the first and the third is cut, both
-ways, without a word to either; the first accepts a row; the link is mended once the third has it. From the
-call until the third knows that it misses the row (GetStatus, every 5 ms; at the latest when it has it), and from then
-until its handler has applied it. Rows that came by spreading after all, through the second host, were no gaps
-and are counted apart.
+With `--gaps K`: three hosts (network namespaces, needs root). The link between the first and the third is
+cut, both ways, without a word to either; the first accepts a row. With `--cut reset` both ends of the
+connections are then ended and the link is mended; with `--cut silent` it is mended once the third has the
+row. From the call until the third knows that it misses the row (GetStatus, every 5 ms; at the latest when it
+has it), and from then until its handler has applied it. Rows that came by spreading after all, through the
+second host, were no gaps and are counted apart.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from statistics import median
 from typing import Any
 
 import gaps
-import hosts
+import networks
 from agents import MeasuredAgent, agents
 from processes import wait_until
 from report import finish, show
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--among", type=int, default=0, help="rows that all have before")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gaps", type=int, default=0, help="measure so many lone gaps instead")
+    parser.add_argument("--cut", choices=gaps.KINDS, default="reset", help="how a gap comes")
     parser.add_argument("--quick", action="store_true", help="ends within a minute")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -50,12 +52,16 @@ def main() -> None:
         arguments.rounds = 3
         arguments.gaps = min(arguments.gaps, 10)
     if arguments.gaps:
-        gaps.report(arguments.gaps)
+        gaps.report(arguments.gaps, arguments.cut)
         return
     figures = measure(arguments.missing, arguments.among, arguments.rounds)
     rows = [
         ("until it has all, s", figures["seconds"], figures["seconds_max"]),
-        ("the busiest peer, % of a core", figures["peer_cpu_percent"], figures["peer_cpu_percent_max"]),
+        (
+            "the busiest peer, % of a core",
+            figures["peer_cpu_percent"],
+            figures["peer_cpu_percent_max"],
+        ),
         ("the busiest peer, s of processor", figures["peer_cpu_s"], ""),
     ]
     if "bytes" in figures:
@@ -70,10 +76,10 @@ def measure(missing: int, among: int, rounds: int) -> dict[str, Any]:
     settings = f"[namespaces.default]\nentries_max = {entries_max}\n"
     with ExitStack() as stack:
         space = ""
-        if reason := hosts.missing():
+        if reason := networks.missing():
             print(f"left out: bytes on the wire ({reason})")
         else:
-            space = stack.enter_context(hosts.namespace())
+            space = stack.enter_context(networks.namespace())
         running = stack.enter_context(agents(COUNT, settings=settings, space=space))
         sender = stack.enter_context(Sending("coherd_sender", (running[0].local, "")))
         rows = among
@@ -100,7 +106,7 @@ def _accept(sender: Sending, round_: int, rows: int) -> None:
 def _bring_back(running: list[MeasuredAgent], rows: int, space: str) -> dict[str, float]:
     """Start the last agent, and give seconds, CPU seconds of the busiest peer, and bytes."""
     *peers, back = running
-    bytes_before = hosts.loopback_bytes(space) if space else 0
+    bytes_before = networks.loopback_bytes(space) if space else 0
     back.start()
     wait_until(lambda: back.status() is not None, TIMEOUT, POLL)
     began = time.monotonic()
@@ -111,7 +117,7 @@ def _bring_back(running: list[MeasuredAgent], rows: int, space: str) -> dict[str
     )
     seconds = time.monotonic() - began
     cpu = max(peer.ask("cpu") - cpu for peer, cpu in zip(peers, before, strict=True))
-    sent = hosts.loopback_bytes(space) - bytes_before if space else 0
+    sent = networks.loopback_bytes(space) - bytes_before if space else 0
     return {"seconds": seconds, "cpu": cpu, "bytes": sent}
 
 

@@ -1,9 +1,9 @@
 """Does a flood of bulk rows hold up an urgent invalidation?
 
-Urgent rows, one key of 24 bytes at a time, 20 a second, from the call on a warm client until the last of three
-agents has applied the key: alone, and while another client of the same agent invalidates keys in the lane
-`bulk` as fast as it goes (requests of 500, four under way). Rounds alternate: alone, flood, alone, flood.
-Percentiles are medians over the rounds, the ratio the median of the rounds' ratios of p99.
+Urgent rows, one key of 24 bytes at a time, 20 a second, from the call on a warm client until the last of
+three agents has applied the key: alone, and while another client of the same agent invalidates keys in the
+lane `bulk` as fast as it goes (requests of 500, four under way). Rounds alternate: alone, flood, alone,
+flood. Percentiles are medians over the rounds, the ratio the median of the rounds' ratios of p99.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def main() -> None:
         for label, key in (("alone", "idle"), ("in a flood", "flood"))
     ]
     show(f"urgent, to the last of {arguments.agents}, ms", ("", "p50", "p99"), rows)
-    print(f"  the flood: {figures['flood_rows_per_s']:,} rows/s; ratio of p99 {figures['ratio_p99']}")
+    print(
+        f"  the flood: {figures['flood_rows_per_s']:,} rows/s; ratio of p99 {figures['ratio_p99']}"
+    )
     finish(figures)
 
 

@@ -1,12 +1,18 @@
-"""Lone gaps for `catchup.py --gaps`: one row at a time is missed by one host, because a link was cut."""
+"""Lone gaps for `catchup.py --gaps`: one row at a time is missed by one host, because a link was cut.
+
+Two kinds of cut. `reset`: packets are dropped until the row is on the way and the second host has it; then
+the connections between the first and the third are ended at both ends, as by a firewall that forgets them,
+and new ones pass. `silent`: packets are dropped, and nobody is told, until the third has the row.
+"""
 
 from __future__ import annotations
 
+import subprocess
 import time
 from random import Random
 from typing import Any, NamedTuple
 
-import hosts
+import networks
 from agents import MeasuredAgent, agents
 from processes import wait_until
 from report import finish, percentile, show
@@ -17,6 +23,7 @@ from coherd.v1 import admin_service_pb2 as admin
 COUNT = 3
 CUT = ((1, 3), (3, 1))
 """The pairs of hosts between which nothing passes, while the link is cut."""
+KINDS = ("reset", "silent")
 POLL = 0.005
 TIMEOUT = 60.0
 REST_MIN, REST_MAX = 0.5, 1.5
@@ -33,41 +40,51 @@ class Gap(NamedTuple):
     by_repair: bool
 
 
-def report(wanted: int) -> None:
+def report(wanted: int, kind: str) -> None:
     """Measure so many gaps, print the table and the figures."""
-    if reason := hosts.missing():
+    if reason := networks.missing():
         print(f"not measured: {reason}")
         finish({"gaps": 0, "skipped": reason})
         return
-    found = measure(wanted)
-    figures = summarize(found)
+    found = measure(wanted, kind)
+    figures = {"cut": kind, **summarize(found)}
     rows = [
         ("found", figures.get("found_p50_ms", "-"), figures.get("found_p99_ms", "-")),
-        ("repaired after", figures.get("repaired_p50_ms", "-"), figures.get("repaired_p99_ms", "-")),
+        (
+            "repaired after",
+            figures.get("repaired_p50_ms", "-"),
+            figures.get("repaired_p99_ms", "-"),
+        ),
         ("call to applied, all", figures["applied_p50_ms"], figures["applied_p99_ms"]),
     ]
-    show(f"{figures['gaps']} gaps, ms", ("", "p50", "p99"), rows)
+    show(f"{figures['gaps']} gaps, cut {kind}, ms", ("", "p50", "p99"), rows)
     print(f"  no gap, because spreading brought it round: {figures['by_spreading']}")
     finish(figures)
 
 
-def measure(wanted: int) -> list[Gap]:
+def measure(wanted: int, kind: str) -> list[Gap]:
     """Make rows that are missed until so many of them were repaired."""
     random = Random(1)
     found: list[Gap] = []
     with (
-        hosts.network(COUNT) as net,
+        networks.network(COUNT) as net,
         agents(COUNT, places=net.hosts) as running,
         Sending("coherd_sender", (running[0].local, "")) as sender,
     ):
-        last = running[-1]
+        _, second, last = running
         stub = last.admin()
         for round_ in range(wanted * TRIES):
             wait_until(lambda: all(agent.is_ready(COUNT) for agent in running), TIMEOUT, 0.05)
             time.sleep(random.uniform(REST_MIN, REST_MAX))
             net.cut(*CUT)
             try:
-                found.append(_one(sender, last, stub, round_))
+                repaired = _repaired(_status(stub))
+                ((_, called),) = sender.paced(round_, 1, 1000)
+                wait_until(lambda: second.ask("rows"), TIMEOUT, POLL)
+                if kind == "reset":
+                    _reset(net)
+                found.append(_arrival(last, stub, round_, called, repaired))
+                second.ask(prefix(round_))  # forget
             finally:
                 net.cut()
             if sum(gap.by_repair for gap in found) >= wanted:
@@ -75,10 +92,17 @@ def measure(wanted: int) -> list[Gap]:
     return found
 
 
-def _one(sender: Sending, last: MeasuredAgent, stub: Any, round_: int) -> Gap:
-    """Have one row missed, and give how it came."""
-    repaired_before = _repaired(_status(stub))
-    ((_, called),) = sender.paced(round_, 1, 1000)
+def _reset(net: networks.Network) -> None:
+    """End the connections over the link at both ends, unheard by the other, and mend the link."""
+    first, _, third = net.hosts
+    for here, there in ((first, third), (third, first)):
+        command = [*networks.inside(here.space), "ss", "--kill", "--tcp", "dst", there.address]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    net.cut()
+
+
+def _arrival(last: MeasuredAgent, stub: Any, round_: int, called: int, repaired: int) -> Gap:
+    """Wait until the row is applied, and give how it came."""
     known = 0
     deadline = time.monotonic() + TIMEOUT
     while not last.ask("rows"):
@@ -90,12 +114,13 @@ def _one(sender: Sending, last: MeasuredAgent, stub: Any, round_: int) -> Gap:
     times, _ = last.ask(prefix(round_))
     applied = times[keys(round_, 0, 1)[0]]
     known = min(known or applied, applied)
-    by_repair = _repaired(_status(stub)) > repaired_before
+    by_repair = _repaired(_status(stub)) > repaired
     return Gap((known - called) / 1e6, (applied - known) / 1e6, by_repair)
 
 
 def _status(stub: Any) -> admin.GetStatusResponse:
-    return stub.GetStatus(admin.GetStatusRequest(), timeout=30)
+    status: admin.GetStatusResponse = stub.GetStatus(admin.GetStatusRequest(), timeout=30)
+    return status
 
 
 def _repaired(status: admin.GetStatusResponse) -> int:

@@ -1,9 +1,9 @@
 """What does an agent at rest cost: processor, memory, bytes on the wire?
 
-The agents run in a network namespace of their own, where there is nothing but loopback: what its counter says
-is what they sent to each other, IP and TCP headers included, and nothing else. Applications talk to them
-over unix sockets, and nobody does meanwhile. The agents first settle; then processor time (`CLOCK_PROCESS_CPUTIME_ID`
-of each), bytes, and resident memory at the end. All figures are an agent's: means, and the greatest of them.
+The agents run in a network namespace of their own, where there is nothing but loopback: what its counter
+says is what they sent to each other, IP and TCP headers included, and nothing else. Applications talk to
+them over unix sockets, and nobody does meanwhile. The agents first settle; then each one's processor time,
+the bytes, and at the end resident memory. All figures are an agent's: means, and the greatest of them.
 Without root there is no namespace; then the bytes are left out.
 """
 
@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from statistics import mean
 from typing import Any
 
-import hosts
+import networks
 from agents import agents
 from report import finish, show
 
@@ -43,18 +43,18 @@ def main() -> None:
 def measure(count: int, seconds: float, settle: float) -> dict[str, Any]:
     with ExitStack() as stack:
         space = ""
-        if reason := hosts.missing():
+        if reason := networks.missing():
             print(f"left out: bytes on the wire ({reason})")
         else:
-            space = stack.enter_context(hosts.namespace())
+            space = stack.enter_context(networks.namespace())
         running = stack.enter_context(agents(count, space=space))
         time.sleep(settle)
         before = [agent.ask("cpu") for agent in running]
-        bytes_before = hosts.loopback_bytes(space) if space else 0
+        bytes_before = networks.loopback_bytes(space) if space else 0
         began = time.monotonic()
         time.sleep(seconds)
         took = time.monotonic() - began
-        sent = hosts.loopback_bytes(space) - bytes_before if space else 0
+        sent = networks.loopback_bytes(space) - bytes_before if space else 0
         cpu = [
             100 * (agent.ask("cpu") - cpu) / took
             for agent, cpu in zip(running, before, strict=True)

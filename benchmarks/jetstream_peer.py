@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import hosts
 import nats_peer
+import networks
+from processes import wait_until
 
 LABEL = "NATS JetStream"
 STREAM = "INV"
@@ -26,7 +27,7 @@ missing = nats_peer.missing
 
 
 @contextmanager
-def running(_count: int, place: hosts.Host | None = None) -> Iterator[tuple[str, int]]:
+def running(_count: int, place: networks.Host | None = None) -> Iterator[tuple[str, int]]:
     """Run a server with JetStream; give its address."""
     with (
         tempfile.TemporaryDirectory(prefix="coherd-bench-") as folder,
@@ -67,7 +68,7 @@ def listen(
         ready()
         await asyncio.Event().wait()
 
-    nats_peer.wait_until(lambda: nats_peer.is_open(address), 30)
+    wait_until(lambda: nats_peer.is_open(address), 30)
     asyncio.run(main())
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
-import hosts
+import networks
 from processes import free_port, wait_until
 
 LABEL = "kinship broadcast"
@@ -24,7 +24,7 @@ def missing() -> str:
 
 
 @contextmanager
-def running(count: int, _place: hosts.Host | None = None) -> Iterator[list[int]]:
+def running(count: int, _place: networks.Host | None = None) -> Iterator[list[int]]:
     """Give the ports of the members: the last is the sender's."""
     yield [free_port() for _ in range(count)]
 

@@ -1,11 +1,11 @@
 """How long until the last of three hosts has it where links are slow and lose packets, beside brokers?
 
 Three hosts in network namespaces of their own; their only way out is a relay that holds each packet for
-`--delay` milliseconds one way and drops a share of `--loss` of them, in both directions, drawn by a generator with
-a seed. coherd: an agent on each host, the client beside the first. Redis, NATS: the server and the publisher on the
-first host, a subscriber on each. All use the same links at the same time; each has its turn, A B C A B C.
-One key of 24 bytes at a time, from the call until the last of the three has it. A packet that TCP has lost
-comes 200 ms later or more; what tells the systems apart is how many deliveries wait for one. Needs root.
+`--delay` milliseconds one way and drops a share of `--loss` of them, both ways, drawn by a generator with a
+seed. coherd: an agent on each host, the client beside the first. Redis, NATS: the server and the publisher
+on the first host, a subscriber on each. All use the same links; each has its turn, A B C A B C. One key of
+24 bytes at a time, from the call until the last of the three has it. What tells the systems apart is how
+many deliveries wait for a packet that TCP has to send again. Needs root.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
-import hosts
+import networks
 from agents import agents
 from report import finish, percentile, show
 from systems import Coherd, Paced, Peer, coherd, installed, name_of, peer
@@ -28,7 +28,9 @@ WARM_UP_ROUND = 9_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", default="redis,nats", help=f"comma-separated; known: {','.join(KNOWN)}")
+    parser.add_argument(
+        "--peers", default="redis,nats", help=f"comma-separated; known: {','.join(KNOWN)}"
+    )
     parser.add_argument("--loss", type=float, default=1.0, help="percent of the packets, each way")
     parser.add_argument("--delay", type=float, default=20.0, help="milliseconds one way")
     parser.add_argument("--lane", choices=["urgent", "normal"], default="urgent")
@@ -40,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.events = 5, 40
-    if reason := hosts.missing():
+    if reason := networks.missing():
         print(f"not measured: {reason}")
         finish({"loss": arguments.loss, "delay": arguments.delay, "skipped": reason})
         return
@@ -64,14 +66,14 @@ def measure(
     """Give the rounds of each system, and how many packets passed and were dropped."""
     loss, delay = arguments.loss / 100, arguments.delay / 1000
     with ExitStack() as stack:
-        net = stack.enter_context(hosts.network(COUNT, loss, delay, arguments.seed))
+        net = stack.enter_context(networks.network(COUNT, loss, delay, arguments.seed))
         running = stack.enter_context(agents(COUNT, places=net.hosts))
         space = net.hosts[0].space
         ours = stack.enter_context(coherd(running, lane=arguments.lane, space=space))
         systems: dict[str, Coherd | Peer] = {"coherd": ours}
         for module in peers:
-            system = stack.enter_context(peer(module, COUNT, places=net.hosts))
-            systems[system.name] = system
+            theirs = stack.enter_context(peer(module, COUNT, places=net.hosts))
+            systems[theirs.name] = theirs
         for system in systems.values():
             system.paced(WARM_UP_ROUND, WARM_UP, arguments.rate, None)
         passed, dropped = net.cut()

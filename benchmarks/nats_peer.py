@@ -6,13 +6,13 @@ import asyncio
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
-import hosts
+import networks
+import processes
 from processes import free_port, wait_until
 
 LABEL = "NATS"
@@ -31,25 +31,21 @@ def missing() -> str:
 
 
 @contextmanager
-def server(place: hosts.Host | None, *options: str) -> Iterator[tuple[str, int]]:
+def server(place: networks.Host | None, *options: str) -> Iterator[tuple[str, int]]:
     """Run a server; give its address."""
     host, space = (place.address, place.space) if place else ("127.0.0.1", "")
     address = (host, free_port())
     command = ["nats-server", "-a", host, "-p", str(address[1]), *options]
-    process = subprocess.Popen([*hosts.inside(space), *command], stderr=subprocess.DEVNULL)
-    try:
+    with processes.server([*networks.inside(space), *command], stderr=subprocess.DEVNULL):
         if not space:
             wait_until(lambda: is_open(address), 10)
         yield address
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 @contextmanager
-def running(_count: int, place: hosts.Host | None = None) -> Iterator[tuple[str, int]]:
+def running(_count: int, place: networks.Host | None = None) -> Iterator[tuple[str, int]]:
     """Run a server without JetStream; give its address."""
-    with tempfile.TemporaryDirectory(prefix="coherd-bench-"), server(place) as address:
+    with server(place) as address:
         yield address
 
 

@@ -26,12 +26,16 @@ WARM_UP_ROUND = 9_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--agents", type=int, default=3)
-    parser.add_argument("--peers", default="redis", help=f"comma-separated; known: {','.join(PEERS)}")
+    parser.add_argument(
+        "--peers", default="redis", help=f"comma-separated; known: {','.join(PEERS)}"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--events", type=int, default=60)
     parser.add_argument("--rate", type=float, default=20.0, help="events a second")
     parser.add_argument("--lane", choices=["urgent", "normal"], default="normal")
-    parser.add_argument("--background", type=float, default=0.0, help="other rows a second meanwhile")
+    parser.add_argument(
+        "--background", type=float, default=0.0, help="other rows a second meanwhile"
+    )
     parser.add_argument("--background-lane", choices=["bulk", "normal"], default="normal")
     parser.add_argument("--quick", action="store_true", help="ends within a minute")
     arguments = parser.parse_args()
@@ -61,8 +65,8 @@ def measure(arguments: argparse.Namespace, peers: list[Any]) -> dict[str, list[P
         )
         systems: dict[str, Coherd | Peer] = {"coherd": stack.enter_context(ours)}
         for module in peers:
-            system = stack.enter_context(peer(module, count, background=bool(background)))
-            systems[system.name] = system
+            theirs = stack.enter_context(peer(module, count, background=bool(background)))
+            systems[theirs.name] = theirs
         for system in systems.values():
             system.paced(WARM_UP_ROUND, WARM_UP, 2 * arguments.rate, None)
         rounds: dict[str, list[Paced]] = {name: [] for name in systems}
@@ -105,16 +109,12 @@ def summarize(arguments: argparse.Namespace, rounds: dict[str, list[Paced]]) -> 
             continue
         pairs = [(a, b.called) for a, b in zip(ours, measured, strict=True) if b.called]
         for kind in ("called", "accepted"):
-            ratio = median(
-                percentile(getattr(a, kind), 0.5) / percentile(b, 0.5) for a, b in pairs
-            )
+            ratio = median(percentile(getattr(a, kind), 0.5) / percentile(b, 0.5) for a, b in pairs)
             figures[f"ratio_{kind}_{name}"] = round(ratio, 4)
     return figures
 
 
-def show_figures(
-    arguments: argparse.Namespace, figures: dict[str, Any], peers: list[Any]
-) -> None:
+def show_figures(arguments: argparse.Namespace, figures: dict[str, Any], peers: list[Any]) -> None:
     """Print the table."""
     lines = [
         ("coherd, from the call", "coherd_last", "", ""),
@@ -122,7 +122,9 @@ def show_figures(
     ]
     for module in peers:
         name = name_of(module)
-        lines.append((module.LABEL, f"{name}_last", f"ratio_called_{name}", f"ratio_accepted_{name}"))
+        lines.append(
+            (module.LABEL, f"{name}_last", f"ratio_called_{name}", f"ratio_accepted_{name}")
+        )
     rows = [
         (
             label,

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import hosts
+import networks
 import redis
-from processes import free_port, wait_until
+from processes import free_port, server, wait_until
 
 LABEL = "Redis Pub/Sub"
 CHANNEL = "inv"
@@ -27,21 +27,17 @@ def missing() -> str:
 
 
 @contextmanager
-def running(_count: int, place: hosts.Host | None = None) -> Iterator[tuple[str, int]]:
+def running(_count: int, place: networks.Host | None = None) -> Iterator[tuple[str, int]]:
     """Run a server; give its address."""
     host, space = (place.address, place.space) if place else ("127.0.0.1", "")
     address = (host, free_port())
     with tempfile.TemporaryDirectory(prefix="coherd-bench-") as folder:
         command = ["redis-server", "--bind", host, "--port", str(address[1]), "--save", ""]
         command += ["--dir", folder, "--loglevel", "warning", "--protected-mode", "no"]
-        process = subprocess.Popen([*hosts.inside(space), *command], stdout=subprocess.DEVNULL)
-        try:
+        with server([*networks.inside(space), *command], stdout=subprocess.DEVNULL):
             if not space:
                 wait_until(lambda: _answers(address), 10)
             yield address
-        finally:
-            process.terminate()
-            process.wait(10)
 
 
 def _answers(address: tuple[str, int]) -> bool:
@@ -56,7 +52,8 @@ def listen(
 ) -> None:
     """The body of one subscriber."""
     wait_until(lambda: _answers(address), 30)
-    subscription: Any = redis.Redis(*address).pubsub()
+    client: Any = redis.Redis(*address)
+    subscription = client.pubsub()
     subscription.subscribe(CHANNEL)
     subscription.get_message(timeout=5)
     ready()

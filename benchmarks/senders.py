@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 
-import hosts
+import networks
 from processes import Worker
 
 BATCH = 500
@@ -34,10 +35,10 @@ def background_keys(first: int, count: int) -> list[bytes]:
 
 def send(pipe: Connection, module: str, target: Any, space: str) -> None:
     """The body of a sender's process: does one order after another until the benchmark ends."""
-    hosts.enter(space)
+    networks.enter(space)
     sender = import_module(module).Sender(target)
     pipe.send("ready")
-    orders = {"paced": _paced, "burst": _burst, "flow": _flow}
+    orders: dict[str, Callable[..., None]] = {"paced": _paced, "burst": _burst, "flow": _flow}
     with suppress(EOFError, BrokenPipeError):
         while True:
             name, *arguments = pipe.recv()
@@ -100,7 +101,7 @@ class Sending:
     def __init__(self, module: str, target: Any, space: str = "") -> None:
         self._worker = Worker(send, module, target, space)
 
-    def __enter__(self) -> Sending:
+    def __enter__(self) -> Self:
         self._worker.__enter__()
         self._worker.receive(90)
         return self

@@ -6,12 +6,12 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import hosts
 import msgpack
-from processes import free_port, wait_until
+import networks
+from processes import free_port, server, wait_until
 
 LABEL = "Serf user event"
 SHARE = 0.0
@@ -24,7 +24,7 @@ def missing() -> str:
 
 
 class Connection:
-    """A connection to an agent's RPC port (docs: Serf, "RPC protocol"): a header and perhaps a body, msgpack."""
+    """A connection to an agent's RPC port (Serf's "RPC protocol"): a header, perhaps a body, msgpack."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -52,7 +52,7 @@ class Connection:
         if answer[b"Error"]:
             raise ConnectionError(answer[b"Error"])
 
-    def stats_members(self) -> int:
+    def members(self) -> int:
         """Give how many members are alive."""
         self.call(b"members")
         return sum(member[b"Status"] == b"alive" for member in self.read()[b"Members"])
@@ -68,29 +68,23 @@ class Connection:
 
 
 @contextmanager
-def running(count: int, _place: hosts.Host | None = None) -> Iterator[list[int]]:
+def running(count: int, _place: networks.Host | None = None) -> Iterator[list[int]]:
     """Run agents that know each other; give their RPC ports."""
     binds, ports = ([free_port() for _ in range(count)] for _ in range(2))
-    processes = []
-    try:
+    with ExitStack() as stack:
         for i, (bind, port) in enumerate(zip(binds, ports, strict=True)):
             command = ["serf", "agent", f"-node=bench-{i}", f"-bind=127.0.0.1:{bind}"]
             command += [f"-rpc-addr=127.0.0.1:{port}", "-profile=lan", "-log-level=err"]
             command += [f"-retry-join=127.0.0.1:{binds[0]}", "-retry-interval=1s"] if i else []
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            processes.append(process)
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            stack.enter_context(server(command, **quiet))
         wait_until(lambda: all(_sees(port, count) for port in ports), 60, 0.2)
         yield ports
-    finally:
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.wait(10)
 
 
 def _sees(port: int, count: int) -> bool:
     try:
-        return Connection(port).stats_members() == count
+        return Connection(port).members() == count
     except OSError:
         return False
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-import hosts
+import networks
 from agents import MeasuredAgent
 from processes import FORK, Worker, wait_until
 from senders import Sending, keys, prefix
@@ -175,7 +175,7 @@ class Notes:
 
 def receive(pipe: Connection, module: str, target: Any, number: int, space: str) -> None:
     """The body of a receiver's process."""
-    hosts.enter(space)
+    networks.enter(space)
     notes = Notes()
     answering = threading.Thread(target=notes.serve, args=(pipe,), daemon=True)
     import_module(module).listen(target, number, notes.note, answering.start)
@@ -244,7 +244,7 @@ class Peer:
 
 @contextmanager
 def peer(
-    module: Any, count: int, *, background: bool = False, places: Sequence[hosts.Host] = ()
+    module: Any, count: int, *, background: bool = False, places: Sequence[networks.Host] = ()
 ) -> Iterator[Peer]:
     """Run a peer with so many receivers; with hosts its server and senders are on the first of them."""
     name = module.__name__
@@ -267,5 +267,3 @@ def peer(
 def _receiving(module: Any, count: int) -> int:
     """Give how many processes receive: of kinship's members all but the one that sends."""
     return count - 1 if name_of(module) == "kinship" else count
-
-

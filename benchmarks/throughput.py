@@ -28,7 +28,9 @@ WARM_UP_ROUND = 9_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", default="redis", help=f"comma-separated; known: {','.join(KNOWN)}")
+    parser.add_argument(
+        "--peers", default="redis", help=f"comma-separated; known: {','.join(KNOWN)}"
+    )
     parser.add_argument("--agents", type=int, default=3)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,6 +1,6 @@
 """Network namespaces for measuring: one with loopback alone, or hosts with links that lose and delay packets.
 
-Every namespace lives as long as a process of ours that waits for the end of its input, so nothing is left
+Every namespace lives as long as a process of ours that does nothing and ends with us, so nothing is left
 behind, however the benchmark ends. The hosts have no other way out than a TUN device, whose other end is
 held by a relay in userspace (there is no netem here): packets wait there for the delay of the link, one in
 so many is dropped (drawn by a seeded generator, each way and hop), and links can be cut. Needs root.
@@ -24,7 +24,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from processes import Worker
+from processes import Worker, server, wait_until
 
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
@@ -70,21 +70,14 @@ def inside(space: str) -> list[str]:
 @contextmanager
 def namespace() -> Iterator[str]:
     """Make a namespace in which there is loopback alone; give its path."""
-    holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
-    space = f"/proc/{holder.pid}/ns/net"
     ours = Path("/proc/self/ns/net").readlink()
-    try:
-        deadline = time.monotonic() + 10
-        while Path(space).readlink() == ours:
-            if time.monotonic() > deadline or holder.poll() is not None:
-                raise SystemExit("no network namespace can be made here")
-            time.sleep(0.005)
+    with server(["unshare", "--net", "cat"], stdin=subprocess.PIPE) as holder:
+        space = f"/proc/{holder.pid}/ns/net"
+        wait_until(lambda: holder.poll() is not None or Path(space).readlink() != ours, 10)
+        if holder.poll() is not None:
+            raise SystemExit("no network namespace can be made here")
         subprocess.run([*inside(space), "ip", "link", "set", "lo", "up"], check=True)
         yield space
-    finally:
-        assert holder.stdin is not None
-        holder.stdin.close()
-        holder.wait(10)
 
 
 def loopback_bytes(space: str) -> int:
