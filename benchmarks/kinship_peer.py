@@ -5,6 +5,7 @@ The sender is one of the N, so N - 1 receive.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -33,6 +34,8 @@ def _member(ports: list[int], number: int) -> Any:
     import kinship
     from kinship import blocking
 
+    logging.getLogger("kinship").setLevel(logging.ERROR)
+    kinship.log_to_python()
     config = kinship.Config.lan(
         name=f"bench-{number}",
         bind=f"127.0.0.1:{ports[number]}",

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from agents import agents
-from report import finish, over_rounds, percentile, show
+from report import finish, over_rounds, percentile, show, times
 from systems import PEERS, Coherd, Paced, Peer, coherd, installed, name_of, peer
 
 WARM_UP = 20
@@ -110,7 +110,7 @@ def summarize(arguments: argparse.Namespace, rounds: dict[str, list[Paced]]) -> 
         pairs = [(a, b.called) for a, b in zip(ours, measured, strict=True) if b.called]
         for kind in ("called", "accepted"):
             ratio = median(percentile(getattr(a, kind), 0.5) / percentile(b, 0.5) for a, b in pairs)
-            figures[f"ratio_{kind}_{name}"] = round(ratio, 4)
+            figures[f"ratio_{kind}_{name}"] = round(ratio, 5)
     return figures
 
 
@@ -130,7 +130,7 @@ def show_figures(arguments: argparse.Namespace, figures: dict[str, Any], peers: 
             label,
             figures[f"{key}_p50_ms"],
             figures[f"{key}_p99_ms"],
-            *(f"{figures[ratio]:.3g}" if ratio else "" for ratio in ratios),
+            *(times(figures[ratio]) if ratio else "" for ratio in ratios),
         )
         for label, key, *ratios in lines
         if f"{key}_p50_ms" in figures

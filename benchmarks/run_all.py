@@ -22,11 +22,13 @@ from typing import Any, TextIO
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "build" / "benchmarks.jsonl"
-ALL = "redis,nats,jetstream,serf,kinship"
 BROKERS = "redis,nats,jetstream"
+GOSSIP = "serf,kinship"
+ALL = f"{BROKERS},{GOSSIP}"
 QUESTIONS = {
     "propagation-3": f"propagation.py --agents 3 --peers {ALL}",
-    "propagation-16": f"propagation.py --agents 16 --peers {ALL} --rounds 5 --events 40",
+    "propagation-16": f"propagation.py --agents 16 --peers {BROKERS} --rounds 5 --events 60",
+    "propagation-16-gossip": f"propagation.py --agents 16 --peers {GOSSIP} --rounds 5 --events 40",
     "propagation-urgent": "propagation.py --lane urgent --peers redis --rounds 5",
     "background-normal": f"propagation.py --background 10000 --peers {BROKERS} --rounds 5 --events 40",
     "background-bulk": "propagation.py --background 10000 --background-lane bulk --lane urgent"

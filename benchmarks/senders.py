@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 import networks
-from processes import Worker
+from processes import FORK, SPAWN, Worker
 
 BATCH = 500
 """Rows of a request, or of a round trip, in a burst."""
@@ -99,7 +99,8 @@ class Sending:
     """A sender's process, as the benchmark sees it."""
 
     def __init__(self, module: str, target: Any, space: str = "") -> None:
-        self._worker = Worker(send, module, target, space)
+        context = SPAWN if module == "coherd_sender" else FORK  # gRPC must not be forked
+        self._worker = Worker(send, module, target, space, context=context)
 
     def __enter__(self) -> Self:
         self._worker.__enter__()
