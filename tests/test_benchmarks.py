@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -54,6 +55,31 @@ def test_every_question_is_one_of_the_scripts_and_documented(benchmark: ModuleTy
         script = command.split()[0]
         assert script in SCRIPTS
         assert f"`benchmarks/{script}`" in docs
+
+
+def test_figures_are_medians_over_rounds_and_ratios_are_of_the_same_round(
+    benchmark: ModuleType,
+) -> None:
+    propagation, systems = (importlib.import_module(name) for name in ("propagation", "systems"))
+
+    def rounds(*medians: float) -> list[object]:
+        return [systems.Paced([ms] * 9 + [10 * ms], [ms / 2] * 10) for ms in medians]
+
+    measured = {"coherd": rounds(1, 8, 2), "redis": rounds(2, 2, 4), "serf": rounds(90, 80, 100)}
+    measured["serf"][1].lost = 3
+    arguments = argparse.Namespace(agents=3, rounds=3, rate=20.0, lane="normal", background=0.0)
+    figures = propagation.summarize(arguments, measured)
+    assert figures["coherd_last_p50_ms"] == 2
+    assert figures["coherd_accepted_last_p50_ms"] == 1
+    assert figures["redis_last_p50_ms"] == 2
+    assert figures["ratio_called_redis"] == 0.5
+    assert figures["serf_lost"] == 3
+    assert "redis_lost" not in figures
+
+
+@pytest.mark.parametrize(("ratio", "written"), [(3.456, "3.46"), (1.0, "1.00"), (0.025, "1/40")])
+def test_small_ratios_can_be_read(benchmark: ModuleType, ratio: float, written: str) -> None:
+    assert importlib.import_module("report").times(ratio) == written
 
 
 def packet(source: int, target: int) -> bytes:
