@@ -36,6 +36,7 @@ def main() -> None:
     ]
     if "bytes_per_s" in figures:
         rows.append(("sent, bytes/s", figures["bytes_per_s"], ""))
+        rows.append(("sent, packets/s", figures["packets_per_s"], ""))
     show(f"one of {arguments.agents} agents at rest", ("", "mean", "greatest"), rows)
     finish(figures)
 
@@ -50,11 +51,11 @@ def measure(count: int, seconds: float, settle: float) -> dict[str, Any]:
         running = stack.enter_context(agents(count, space=space))
         time.sleep(settle)
         before = [agent.ask("cpu") for agent in running]
-        bytes_before = networks.loopback_bytes(space) if space else 0
+        bytes_before, packets_before = networks.loopback(space) if space else (0, 0)
         began = time.monotonic()
         time.sleep(seconds)
         took = time.monotonic() - began
-        sent = networks.loopback_bytes(space) - bytes_before if space else 0
+        sent, packets = networks.loopback(space) if space else (0, 0)
         cpu = [
             100 * (agent.ask("cpu") - cpu) / took
             for agent, cpu in zip(running, before, strict=True)
@@ -69,7 +70,8 @@ def measure(count: int, seconds: float, settle: float) -> dict[str, Any]:
         "rss_mb_max": round(max(rss), 1),
     }
     if space:
-        figures["bytes_per_s"] = round(sent / count / took)
+        figures["bytes_per_s"] = round((sent - bytes_before) / count / took)
+        figures["packets_per_s"] = round((packets - packets_before) / count / took, 1)
     return figures
 
 

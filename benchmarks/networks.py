@@ -80,18 +80,19 @@ def namespace() -> Iterator[str]:
         yield space
 
 
-def loopback_bytes(space: str) -> int:
-    """Give how many bytes, IP headers included, went over loopback in a namespace."""
+def loopback(space: str) -> tuple[int, int]:
+    """Give how many bytes, IP headers included, and packets went over loopback in a namespace."""
     pid = space.split("/")[2]
-    return sent_bytes(Path(f"/proc/{pid}/net/dev").read_text(), "lo")
+    return sent(Path(f"/proc/{pid}/net/dev").read_text(), "lo")
 
 
-def sent_bytes(table: str, device: str) -> int:
-    """Give the bytes that a device has sent, from the text of a /proc/net/dev."""
+def sent(table: str, device: str) -> tuple[int, int]:
+    """Give the bytes and packets that a device has sent, from the text of a /proc/net/dev."""
     for line in table.splitlines():
         name, colon, counts = line.partition(":")
         if colon and name.strip() == device:
-            return int(counts.split()[8])
+            sent_bytes, packets = counts.split()[8:10]
+            return int(sent_bytes), int(packets)
     raise LookupError(device)
 
 

@@ -43,10 +43,10 @@ QUESTIONS = {
     "catchup-1000": "catchup.py --missing 1000",
     "catchup-100000": "catchup.py --missing 100000",
     "catchup-among": "catchup.py --missing 100000 --among 1000000 --rounds 3",
-    "gaps-reset": "catchup.py --gaps 40",
+    "gaps-reset": "catchup.py --gaps 30",
     "gaps-silent": "catchup.py --gaps 15 --cut silent",
-    "lossy-1": "lossy.py --loss 1 --delay 20 --events 120",
-    "lossy-5": "lossy.py --loss 5 --delay 20 --events 120",
+    "lossy-1": "lossy.py --loss 1 --delay 20 --events 100",
+    "lossy-5": "lossy.py --loss 5 --delay 20 --events 100",
 }
 LIMIT = 25 * 60.0
 QUESTION_MAX = 300.0

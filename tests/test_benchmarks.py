@@ -124,17 +124,17 @@ def test_what_is_no_ipv4_packet_is_noise(benchmark: ModuleType) -> None:
     assert list(link.due(0.0)) == []
 
 
-def test_sent_bytes_are_those_of_the_device(benchmark: ModuleType) -> None:
+def test_what_was_sent_is_that_of_the_device(benchmark: ModuleType) -> None:
     table = (
         "Inter-|   Receive                                                |  Transmit\n"
         " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets\n"
         "    lo:     111       2    0    0    0     0          0         0      333       4    0\n"
         "  tun0: 5 1 0 0 0 0 0 0 7 1 0\n"
     )
-    assert benchmark.sent_bytes(table, "lo") == 333
-    assert benchmark.sent_bytes(table, "tun0") == 7
+    assert benchmark.sent(table, "lo") == (333, 4)
+    assert benchmark.sent(table, "tun0") == (7, 1)
     with pytest.raises(LookupError):
-        benchmark.sent_bytes(table, "eth0")
+        benchmark.sent(table, "eth0")
 
 
 def test_keys_of_all_kinds_have_24_bytes_and_rounds_do_not_mix(benchmark: ModuleType) -> None:
