@@ -31,11 +31,11 @@ def mute(host: Host, *targets: str) -> Any:
     """Let a host's links to others drop all rows; gives what ends it."""
     links = [link for name in targets for link in host.agent.spreading.links[name]]
     for link in links:
-        link.offer = lambda *_: None  # type: ignore[method-assign]
+        link.send = lambda *_: None  # type: ignore[method-assign]
 
     def end() -> None:
         for link in links:
-            del link.offer  # type: ignore[attr-defined]
+            del link.send  # type: ignore[attr-defined]
 
     return end
 
