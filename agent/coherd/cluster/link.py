@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT_AFTER = 1.0
 """Seconds of silence after which an empty message shows that the link lives."""
+HEARTBEAT_AFTER_URGENT = 5.0
+"""The same on urgent links: both links of a member rarely break apart, and at rest beats cost most."""
 SILENT_MAX = 3.0
 """Seconds without a reply to anything after which a link counts as broken."""
 
@@ -50,9 +52,11 @@ class Link:
         self._connection: OutgoingLink | None = None
         self._early: list[Sequence[Parcel]] = []
         """Messages that wait for a connection; the core bounds them."""
-        self._replied_at = 0.0
+        self._unanswered_since: float | None = None
+        """When the first message was sent to which there was no reply yet, nor to a later one."""
         self._beat_at = 0.0
         """When a heartbeat was sent that was not answered yet."""
+        self._sent_at = 0.0
         self._beat = 0.0
         """How long the last heartbeat took to be answered."""
 
@@ -94,7 +98,7 @@ class Link:
             # A call that just ended refuses messages before `carry` hears of it. That must not reach
             # who accepts rows: they would be numbered and never be journaled or applied.
             with suppress(RpcFailed):
-                self._connection.send_nowait(parcels)
+                self._send(self._connection, parcels)
 
     def drop(self) -> None:
         """Forget what waits for a connection."""
@@ -103,30 +107,39 @@ class Link:
     async def carry(self, connection: OutgoingLink) -> None:
         """Use `connection` until it breaks. Raises RpcFailed."""
         self._connection = connection
-        self._replied_at = self._clock.now()
+        self._unanswered_since = None
         self._beat_at = 0.0
         early, self._early = self._early, []
         try:
             for parcels in early:
-                connection.send_nowait(parcels)
+                self._send(connection, parcels)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._heartbeat, connection)
                 while replies := await connection.receive():
-                    now = self._replied_at = self._clock.now()
+                    self._unanswered_since = None
                     if self._beat_at:
-                        self._beat, self._beat_at = now - self._beat_at, 0.0
+                        self._beat, self._beat_at = self._clock.now() - self._beat_at, 0.0
                     for reply in replies:
                         self._heard(self, reply)
                 raise RpcFailed("UNAVAILABLE", "the peer ended the link")
         finally:
             self._connection = None
 
+    def _send(self, connection: OutgoingLink, parcels: Sequence[Parcel]) -> None:
+        self._sent_at = self._clock.now()
+        if self._unanswered_since is None:
+            self._unanswered_since = self._sent_at
+        connection.send_nowait(parcels)
+
     async def _heartbeat(self, connection: OutgoingLink) -> None:
+        every = HEARTBEAT_AFTER_URGENT if self.urgent else HEARTBEAT_AFTER
+        self._sent_at = self._clock.now()
         while True:
             await trio.sleep(HEARTBEAT_AFTER)
             now = self._clock.now()
-            if now - self._replied_at > SILENT_MAX:
+            since = self._unanswered_since
+            if since is not None and now - since > SILENT_MAX:
                 raise RpcFailed("UNAVAILABLE", f"no reply for {SILENT_MAX:.0f} s")
-            if now - self._replied_at >= HEARTBEAT_AFTER / 2:
+            if since is not None or now - self._sent_at > every - HEARTBEAT_AFTER / 2:
                 self._beat_at = self._beat_at or now
-                connection.send_nowait(())
+                self._send(connection, ())

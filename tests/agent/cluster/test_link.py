@@ -43,11 +43,13 @@ class TrioClock(ManualClock):
         return trio.current_time()
 
 
-def a_link(clock: ManualClock, heard: list[LinkReply] | None = None) -> Link:
+def a_link(
+    clock: ManualClock, heard: list[LinkReply] | None = None, *, urgent: bool = False
+) -> Link:
     replies: list[LinkReply] = [] if heard is None else heard
     return Link(
         "b",
-        urgent=True,
+        urgent=urgent,
         clock=clock,
         core=lambda: None,
         heard=lambda _link, reply: replies.append(reply),
@@ -108,7 +110,7 @@ async def test_a_link_breaks_when_its_peer_ends_it_or_falls_silent(
     with pytest.raises(ExceptionGroup) as silence:
         await link.carry(connection)
     assert silence.group_contains(RpcFailed, match="no reply for 3 s")
-    assert connection.messages == [(), (), ()], "heartbeats"
+    assert connection.messages == [(), (), (), ()], "heartbeats"
     connection.replies.close()
     with pytest.raises(ExceptionGroup) as end:
         await link.carry(connection)
@@ -129,3 +131,27 @@ async def test_a_heartbeat_that_is_answered_tells_the_round_trip(
     connection.replies.send_nowait(LinkReply())
     await wait_all_tasks_blocked()
     assert link.round_trip == 0.25
+
+
+async def test_an_urgent_link_beats_less_often_and_is_as_soon_found_to_be_silent(
+    mock_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    link, connection = a_link(TrioClock(), urgent=True), Connection()
+    broken = trio.Event()
+
+    async def carry() -> None:
+        with pytest.raises(ExceptionGroup):
+            await link.carry(connection)
+        broken.set()
+
+    nursery.start_soon(carry)
+    await wait_all_tasks_blocked()
+    for _ in range(4):
+        mock_clock.jump(1.0)
+        await wait_all_tasks_blocked()
+    assert connection.messages == []
+    link.send([parcel(1)])
+    for _ in range(4):
+        mock_clock.jump(1.0)
+        await wait_all_tasks_blocked()
+    assert broken.is_set()
