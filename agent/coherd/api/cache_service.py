@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coherd.api.checks import check_namespace, selectors_of, timeout_of, versions_of
+from coherd.api.checks import (
+    check_namespace,
+    client_of,
+    selectors_of,
+    timeout_of,
+    versions_of,
+)
 from coherd.api.receipts import encode_change, encode_outcome
 from coherd.cluster.delivery import UNKNOWN, Follower
 from coherd.cluster.feed import Reader, reader_reset
@@ -36,11 +42,13 @@ class CacheService:
         self._agent = agent
 
     async def Invalidate(  # noqa: N802
-        self, request: pb.InvalidateRequest, _call: Call
+        self, request: pb.InvalidateRequest, call: Call
     ) -> pb.InvalidateResponse:
         """Invalidate on every host that holds copies."""
         agent = self._agent
-        outcome = await agent.invalidating.invalidate(order_of(request))
+        order = order_of(request)
+        with agent.budgeting.spending(client_of(call), order):
+            outcome = await agent.invalidating.invalidate(order)
         cursor = str(agent.ingest.write_out(outcome.position))
         receipt = encode_outcome(outcome, agent.roster, agent.journal.durability, cursor)
         return pb.InvalidateResponse(receipt=receipt)

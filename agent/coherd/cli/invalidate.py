@@ -30,7 +30,8 @@ from coherd.cli.connection import ANSWER_TIMEOUT, CallFailed, Connection, connec
 from coherd.cli.exit_codes import ExitCode, exit_code
 from coherd.cli.output import count_of, duration, escaped, output_option, print_json, say, tell
 from coherd.cli.receipts import Summary
-from coherd.errors import CoherdError, RpcFailed
+from coherd.config import BATCH_WINDOW_MAX
+from coherd.errors import CoherdError
 from coherd.limits import NUMBER_MAX
 from coherd.model import Effect, Lane
 
@@ -43,6 +44,10 @@ UNSPECIFIED = "unspecified"
 BUSY_ATTEMPTS = 8
 BUSY_PAUSE = 0.1
 """A busy agent is asked again this often, after this many seconds, doubled each time."""
+PUSHBACK_MAX = 60.0
+"""Seconds; an agent that says to come later than that is not waited for."""
+CLIENT = (("coherd-client", "coherd"),)
+"""Whose budget it is charged to: not that of the applications of this host, one of which may run wild."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,8 +327,11 @@ def progress(size: int | None) -> Iterator[Callable[[Iterator[Batch]], Iterator[
 def send(connection: Connection, asked: Asked, found: Iterator[Batch], done: Done) -> None:
     """Send batch after batch. Raises CallFailed."""
     started = time.perf_counter()
+    timeout = asked.timeout + ANSWER_TIMEOUT
+    if asked.lane == Lane.BULK.name.lower():
+        timeout += BATCH_WINDOW_MAX
     for batch in found:
-        response = call(connection, asked.request(batch), asked.timeout + ANSWER_TIMEOUT)
+        response = call(connection, asked.request(batch), timeout)
         done.add(batch)
         done.summary.add(response.receipt)
         done.seconds = time.perf_counter() - started
@@ -332,19 +340,23 @@ def send(connection: Connection, asked: Asked, found: Iterator[Batch], done: Don
 def call(
     connection: Connection, request: pb.InvalidateRequest, timeout: float
 ) -> pb.InvalidateResponse:
-    """Send one request, again after a moment when the agent has too much to do."""
+    """Send one request, again after a moment, or when it says, when the agent takes no more."""
     pause = BUSY_PAUSE
-    for _ in range(BUSY_ATTEMPTS - 1):
+    for attempt in range(1, BUSY_ATTEMPTS + 1):
         try:
             with connection.failures():
-                return connection.cache.Invalidate(request, timeout=timeout)
-        except RpcFailed as error:
-            if error.code != "RESOURCE_EXHAUSTED":
+                return connection.cache.Invalidate(request, timeout=timeout, metadata=CLIENT)
+        except CallFailed as error:
+            after = pause if error.retry_after is None else error.retry_after
+            if (
+                error.code != "RESOURCE_EXHAUSTED"
+                or attempt == BUSY_ATTEMPTS
+                or after > PUSHBACK_MAX
+            ):
                 raise
-        time.sleep(pause)
+        time.sleep(after)
         pause *= 2
-    with connection.failures():
-        return connection.cache.Invalidate(request, timeout=timeout)
+    raise AssertionError("the last attempt answers or raises")
 
 
 def show(asked: Asked, done: Done, *, as_json: bool) -> None:

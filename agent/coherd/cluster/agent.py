@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from coherd.cluster.budgeting import Budgeting
 from coherd.cluster.delivery import Delivery, Follower
 from coherd.cluster.endpoint import Endpoint
 from coherd.cluster.exchanging import Exchanging
@@ -118,8 +119,10 @@ class Agent:
         self.repairing.is_alone = lambda: config.join_alone or not self.membership.has_seeds
         self.repairing.on_synced = self._healing.look
         self.invalidating = Invalidating(
-            self.ingest, journal, self.spreading, self.delivery, self.roster, self.linking
-        )
+            self.ingest, journal, self.spreading, self.delivery, self.roster, self.linking,
+            lambda namespace: config.namespace(namespace).batch_window, nursery,
+        )  # fmt: skip
+        self.budgeting = Budgeting(config, clock)
         self.endpoint = Endpoint(
             config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
             self.membership, self.feed, journal, self.delivery, clock,

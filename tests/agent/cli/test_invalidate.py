@@ -230,7 +230,9 @@ def test_a_busy_agent_is_asked_again(toy: ToyAgent, monkeypatch: pytest.MonkeyPa
     toy.refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")] * 8
     result = coherd("invalidate", "shop", "k")
     assert result.exit_code == 1
-    assert "has too much to do (full); nothing was changed: try again in a moment" in result.stderr
+    assert (
+        "takes no more for now (full); nothing was changed: try again in a moment" in result.stderr
+    )
 
 
 def test_an_empty_file_is_nothing_to_do(toy: ToyAgent) -> None:
