@@ -110,8 +110,9 @@ async def test_a_whole_batch_does_not_wait_and_what_does_not_fit_makes_room(
     autojump_clock: MockClock,
 ) -> None:
     async with hosts(1, **window(10.0)) as (one,), trio.open_nursery() as nursery:
-        keys = [b"%d" % n for n in range(BATCH_ROWS_MAX + 1)]
-        whole = Caller(one, nursery, *keys[:-1])
+        keys = [b"%d" % n for n in range(BATCH_ROWS_MAX)]
+        tasks = len(one.agent._nursery.child_tasks)
+        whole = Caller(one, nursery, *keys)
         await wait(0.1)
         assert whole.numbers == [(1, BATCH_ROWS_MAX)]
         assert whole.took < 0.05
@@ -124,6 +125,7 @@ async def test_a_whole_batch_does_not_wait_and_what_does_not_fit_makes_room(
         rest = Caller(one, nursery, *keys[:500])
         await wait(0.1)
         assert (late.numbers, rest.numbers) == ([(1601, 2100)], [(2101, 2600)])
+        assert len(one.agent._nursery.child_tasks) == tasks, "nobody waits for what has ended"
 
 
 async def test_each_caller_waits_for_what_it_asked_for(autojump_clock: MockClock) -> None:
@@ -154,12 +156,21 @@ async def test_each_caller_waits_for_what_it_asked_for(autojump_clock: MockClock
 async def test_who_has_rows_in_two_batches_waits_for_both(autojump_clock: MockClock) -> None:
     async with hosts(2, **window(0.5)) as (one, two), trio.open_nursery() as nursery:
         batches = sent(one)
+        awaited: list[int] = []
+        committed = one.journal.committed
+
+        async def noted(ticket: int) -> None:
+            awaited.append(ticket)
+            await committed(ticket)
+
+        one.journal.committed = noted  # type: ignore[method-assign]
         both = Caller(one, nursery, b"a", b"b", effect=types.EFFECT_STALE, wait=cache.WAIT_REGION)
         await wait(0.1)
         drop = Caller(one, nursery, b"a", wait=cache.WAIT_REGION)
         await until(lambda: both.outcome is not None and drop.outcome is not None)
         assert len(batches) == 2
         assert (both.numbers, drop.numbers) == ([(1, 2)], [(2, 2)])
+        assert len(set(awaited)) == 1, "the second batch is the last of both"
         for caller in (both, drop):
             assert caller.outcome is not None
             assert caller.outcome.receipt.applied == {one.name, two.name}
@@ -216,8 +227,10 @@ async def test_no_more_rows_wait_than_there_is_room_for(
         await wait(refused.error.retry_after)
         assert taken.numbers == [(1, 3)]
         again = Caller(one, nursery, b"a", b"b")
-        await until(lambda: again.outcome is not None)
-        assert again.numbers == [(4, 5)]
+        await wait(0.1)
+        more = Caller(one, nursery, b"c")
+        await until(lambda: again.outcome is not None and more.outcome is not None)
+        assert (again.numbers, more.numbers) == ([(4, 5)], [(6, 6)])
 
 
 async def test_an_agent_that_stops_answers_everybody_at_once(autojump_clock: MockClock) -> None:
