@@ -35,6 +35,9 @@ ANSWER_TIMEOUT = 10.0
 PROBE_TIMEOUT = 1.0
 """Seconds to find out why nobody answers."""
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+CLIENT = (("coherd-client", "coherd"),)
+"""Metadata that says whose budget an invalidation is charged to: not that of the applications of this host,
+one of which may run wild."""
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """The trailing metadata that says when to try again."""
 RECONNECT_MS = 250

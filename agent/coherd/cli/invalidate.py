@@ -26,7 +26,14 @@ from coherd.cli.arguments import (
     opened,
     selector_of,
 )
-from coherd.cli.connection import ANSWER_TIMEOUT, CallFailed, Connection, connect, local_option
+from coherd.cli.connection import (
+    ANSWER_TIMEOUT,
+    CLIENT,
+    CallFailed,
+    Connection,
+    connect,
+    local_option,
+)
 from coherd.cli.exit_codes import ExitCode, exit_code
 from coherd.cli.output import count_of, duration, escaped, output_option, print_json, say, tell
 from coherd.cli.receipts import Summary
@@ -46,8 +53,6 @@ BUSY_PAUSE = 0.1
 """A busy agent is asked again this often, after this many seconds, doubled each time."""
 PUSHBACK_MAX = 60.0
 """Seconds; an agent that says to come later than that is not waited for."""
-CLIENT = (("coherd-client", "coherd"),)
-"""Whose budget it is charged to: not that of the applications of this host, one of which may run wild."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
