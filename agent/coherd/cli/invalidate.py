@@ -353,11 +353,8 @@ def call(
                 return connection.cache.Invalidate(request, timeout=timeout, metadata=CLIENT)
         except CallFailed as error:
             after = pause if error.retry_after is None else error.retry_after
-            if (
-                error.code != "RESOURCE_EXHAUSTED"
-                or attempt == BUSY_ATTEMPTS
-                or after > PUSHBACK_MAX
-            ):
+            is_last = attempt == BUSY_ATTEMPTS or after > PUSHBACK_MAX
+            if error.code != "RESOURCE_EXHAUSTED" or is_last:
                 raise
         time.sleep(after)
         pause *= 2
