@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from coherd.cluster.repairing import Repairing
     from coherd.cluster.roster import Roster
     from coherd.journal import Journal
-    from coherd.model import Stream
+    from coherd.model import Range, Stream
     from coherd.net.peer import Have, MemberInfo, Parcel, StreamRange
     from coherd.replication.freshness import Freshness
     from coherd.replication.repair import Repair
@@ -228,7 +228,7 @@ class Endpoint:
         for entry in self._feed.rows(stream, numbers) if left else ():
             arrival = entry.arrival
             blocks.append((entry.payload, now - arrival.accepted_at))
-            left = left - Intervals(arrival.batch.numbers)
+            _discard(left, arrival.batch.numbers)
             size += len(entry.payload)
             rows += len(arrival.batch)
             if size >= FETCH_BYTES or rows >= FETCH_ROWS:
@@ -253,7 +253,7 @@ class Endpoint:
             now = self._clock.now()
             yield FetchPart([(block.payload, now - block.accepted_at) for block in stored])
             for block in stored:
-                left = left - Intervals(block.numbers)
+                _discard(left, block.numbers)
 
     def _lose(self, stream: Stream, numbers: Intervals) -> None:
         """What is not stored cannot be served; what was forgotten meanwhile is known to be gone."""
@@ -281,3 +281,8 @@ class Endpoint:
         if sender.name not in self._roster.members:
             raise RpcFailed("FAILED_PRECONDITION", f"{sender.name} has not joined")
         return sender.name
+
+
+def _discard(numbers: Intervals, ranges: Sequence[Range]) -> None:
+    for low, high in ranges:
+        numbers.discard(low, high)

@@ -8,14 +8,13 @@ journal refused it, when it is given up, which raises the floors.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from coherd.errors import JournalDamaged
+from coherd.cluster.tail import StreamTail
 from coherd.model import EVERYTHING, Batch, Cause, Lane, Origin, Stream
-from coherd.replication.intervals import Intervals
 from coherd.replication.replica import Arrival, resume
 from coherd.wire import decode_batch
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from coherd.clock import Clock
     from coherd.journal import Block, Journal
+    from coherd.replication.intervals import Intervals
     from coherd.replication.replica import Replica
 
 TAIL_BYTES_MAX = 8 * 1024 * 1024
@@ -72,7 +72,7 @@ class Feed:
         self._horizon = horizon
         self._entries: list[Entry] = []
         self._lasts: list[int] = []
-        self._of_stream: dict[Stream, deque[Entry]] = {}
+        self._of_stream: dict[Stream, StreamTail[Entry]] = {}
         self._bytes = 0
         self._start = replica.position
         """Everything above this position is in the tail."""
@@ -90,8 +90,13 @@ class Feed:
         for entry in entries:
             self._entries.append(entry)
             self._lasts.append(entry.arrival.last)
-            self._of_stream.setdefault(entry.arrival.batch.stream, deque()).append(entry)
             self._bytes += entry.size
+            batch = entry.arrival.batch
+            if batch.numbers:
+                tail = self._of_stream.get(batch.stream)
+                if tail is None:
+                    tail = self._of_stream[batch.stream] = StreamTail()
+                tail.add(batch.numbers, entry)
         if self._bytes > TAIL_BYTES_MAX:
             self._trim()
         self._appended.unpark_all()
@@ -102,12 +107,9 @@ class Feed:
             await self._appended.park()
 
     def rows(self, stream: Stream, numbers: Intervals) -> list[Entry]:
-        """Give the entries of the tail that hold some of these rows."""
-        return [
-            entry
-            for entry in self._of_stream.get(stream, ())
-            if numbers & Intervals(entry.arrival.batch.numbers)
-        ]
+        """Give the entries of the tail that hold some of these rows, in order of numbers."""
+        tail = self._of_stream.get(stream)
+        return tail.find(numbers) if tail is not None else []
 
     async def read(self, after: int) -> Portion:
         """Give what comes after a position, at least one arrival where there is one."""
@@ -138,6 +140,9 @@ class Feed:
         horizon = self._horizon(namespace, now)
         return resume(position, self._replica.floor(namespace), horizon, now)
 
+    def _is_above_start(self, entry: Entry) -> bool:
+        return entry.arrival.position > self._start
+
     def _trim(self) -> None:
         """Let the oldest half of the tail go, as far as it is committed or was refused."""
         gone = 0
@@ -153,12 +158,12 @@ class Feed:
                 self._replica.forget(entry.arrival)
             self._bytes -= entry.size
             gone += 1
-            entries = self._of_stream[entry.arrival.batch.stream]
-            entries.popleft()
-            if not entries:
-                del self._of_stream[entry.arrival.batch.stream]
         if gone:
             self._start = self._lasts[gone - 1]
+            for stream in {entry.arrival.batch.stream for entry in self._entries[:gone]}:
+                tail = self._of_stream.get(stream)
+                if tail is not None and not tail.keep(self._is_above_start):
+                    del self._of_stream[stream]
             del self._entries[:gone]
             del self._lasts[:gone]
 

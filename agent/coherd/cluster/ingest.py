@@ -229,8 +229,8 @@ class Ingest:
                     counts.received += len(arrival.batch)
         if arrivals:
             self._enter(arrivals)
-            for arrival, _ in arrivals:
-                self.adopt(self._repair.touch(arrival.batch.stream))
+            for stream in dict.fromkeys(arrival.batch.stream for arrival, _ in arrivals):
+                self.adopt(self._repair.touch(stream))
             if self._repair.has_gaps and not had_gaps:
                 self.on_gap()
         return [None if batch is None else batch.stream.namespace for _, _, batch in read]
