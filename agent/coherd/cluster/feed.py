@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from coherd.errors import JournalDamaged
 from coherd.cluster.tail import StreamTail
+from coherd.errors import JournalDamaged
 from coherd.model import EVERYTHING, Batch, Cause, Lane, Origin, Stream
 from coherd.replication.replica import Arrival, resume
 from coherd.wire import decode_batch

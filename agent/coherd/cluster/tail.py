@@ -27,13 +27,16 @@ class StreamTail(Generic[T]):
 
     def add(self, numbers: Sequence[Range], entry: T) -> None:
         """Take in a batch with these numbers, which ascend; nearly always the highest so far."""
-        first = numbers[0][0]
-        at = len(self._firsts)
-        if at and first < self._firsts[-1]:
-            at = bisect_right(self._firsts, first)
-        self._firsts.insert(at, first)
-        self._entries.insert(at, (numbers, entry))
-        self._span = max(self._span, numbers[-1][1] - first)
+        first, firsts = numbers[0][0], self._firsts
+        if not firsts or first >= firsts[-1]:
+            firsts.append(first)
+            self._entries.append((numbers, entry))
+        else:
+            at = bisect_right(firsts, first)
+            firsts.insert(at, first)
+            self._entries.insert(at, (numbers, entry))
+        span = numbers[-1][1] - first
+        self._span = max(self._span, span)
 
     def find(self, wanted: Intervals) -> list[T]:
         """Give those that hold some of these numbers, each once, in order."""

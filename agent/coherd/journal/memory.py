@@ -27,7 +27,7 @@ from coherd.replication.intervals import Intervals
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from coherd.journal import Floor, JournalStatistics, Write
+    from coherd.journal import Era, Floor, JournalStatistics, Write
     from coherd.model import Origin, Position, Range, Stream
 
 
@@ -74,6 +74,7 @@ class _State:
         self.cursors: dict[str, Position] = {}
         self.members: dict[str, bytes] = {}
         self.max_ttls: dict[str, Sequence[tuple[float, float]]] = {}
+        self.eras: dict[str, Era] = {}
 
     def take(self, write: Write) -> None:
         """Add what `write` says."""
@@ -99,6 +100,10 @@ class _State:
             else:
                 self.members[name] = entry
         self.max_ttls.update(write.max_ttls)
+        for stream in write.dropped:
+            self.vector.pop(stream, None)
+            self.stream_floors.pop(stream, None)
+        self.eras.update(write.eras)
         for namespace, position in write.forgotten.items():
             of_it = [block for block in self.blocks if block.namespace == namespace]
             self.drop({b.position for b in of_it if b.position + b.rows - 1 <= position})
@@ -139,6 +144,7 @@ class _State:
             cursors=dict(self.cursors),
             members=dict(self.members),
             max_ttls={namespace: h for namespace, h in self.max_ttls.items() if h},
+            eras=dict(self.eras),
             clean=clean,
         )
 
@@ -271,15 +277,12 @@ class MemoryJournal(BaseJournal):
         return cut_page(self._find(stream, numbers), bytes_max)
 
     def _find(self, stream: Stream, numbers: Sequence[Range]) -> Iterator[Block]:
-        seen: set[int] = set()
-        found = self._state.of_stream.get(stream, [])
-        for low, high in numbers:
-            for first, _, position, block in found:
-                if first > high:
-                    break
-                if position not in seen and shares(block, stream, (low, high)):
-                    seen.add(position)
-                    yield block
+        wanted = Intervals(numbers)
+        for first, _, _, block in self._state.of_stream.get(stream, []):
+            if first > wanted.last:
+                break
+            if shares(block, stream, wanted):
+                yield block
 
     async def aclose(self) -> None:
         """Commit what is queued, mark the clean stop and close. Calling it again does nothing."""

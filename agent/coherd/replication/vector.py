@@ -16,7 +16,7 @@ from coherd.replication.intervals import Intervals
 from coherd.replication.retention import Floor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from coherd.model import Range, Stream
 
@@ -84,6 +84,9 @@ class Vector:
         """The digests that are in the sums."""
         self._unsummed: dict[str, set[Stream]] = {}
         """Per namespace the streams that changed since."""
+        self._eras: dict[str, int] = {}
+        self.shown_again: set[str] = set()
+        """Namespaces with a retired stream that is shown again, until somebody stores that."""
 
     def __iter__(self) -> Iterator[tuple[Stream, StreamState]]:
         for streams in self._namespaces.values():
@@ -111,6 +114,9 @@ class Vector:
         return state
 
     def _changed(self, stream: Stream, state: StreamState) -> None:
+        if state.is_retired:  # there is something new of it
+            state.is_retired = False
+            self.shown_again.add(stream.namespace)
         state.changed()
         self._unsummed.setdefault(stream.namespace, set()).add(stream)
 
@@ -136,8 +142,8 @@ class Vector:
     def retire(self, stream: Stream, *, retired: bool) -> None:
         """Show a stream no more, or again."""
         state = self.state(stream)
-        state.is_retired = retired
         self._changed(stream, state)
+        state.is_retired = retired
 
     def drop(self, stream: Stream) -> None:
         """Know nothing of a stream any more."""
@@ -161,6 +167,11 @@ class Vector:
         if ranges:
             state.floor = state.floor.raised(ranges[-1][1], accepted_at)
 
+    def set_era(self, namespace: str, era: int) -> None:
+        """Let the sum of a namespace tell its era, too: in different ones different streams are shown."""
+        text = f"{namespace}\0{era}".encode()
+        self._eras[namespace] = int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+
     def sum(self, namespaces: Iterable[str]) -> int:
         """Give the sum (mod 2^64) of the digests of all streams of these namespaces that are shown."""
         return sum(map(self._sum, namespaces)) & _MASK
@@ -176,13 +187,13 @@ class Vector:
                 if digest:
                     self._summed[stream] = digest
             self._sums[namespace] = total
-        return self._sums.get(namespace, 0)
+        return self._sums.get(namespace, 0) + self._eras.get(namespace, 0)
 
-    def bucket_sums(self, namespaces: Iterable[str]) -> list[int]:
-        """Give the same sum per bucket."""
+    def bucket_sums(self, namespaces: Iterable[str], whole: Collection[str] = ()) -> list[int]:
+        """Give the sum per bucket, without eras; in the namespaces of `whole` over all streams."""
         sums = [0] * BUCKETS
         for name in namespaces:
             for state in self.streams(name).values():
-                if not state.is_retired:
+                if not state.is_retired or name in whole:
                     sums[state.bucket] = (sums[state.bucket] + state.digest) & _MASK
         return sums

@@ -141,6 +141,8 @@ def test_every_setting_above_the_tables_has_a_variable() -> None:
         "COHERD_DURABILITY": "disk",
         "COHERD_JOURNAL_BYTES_MAX": "1_000_000_000",
         "COHERD_RESET_JITTER": "30",
+        "COHERD_INTEREST": "",
+        "COHERD_REPLAY_MAX": "5_000",
     }
     assert env.keys() == {f"COHERD_{name.upper()}" for name in SETTINGS}
     assert load(None, env, {}) == AgentConfig(
@@ -159,6 +161,8 @@ def test_every_setting_above_the_tables_has_a_variable() -> None:
         durability="disk",
         journal_bytes_max=1_000_000_000,
         reset_jitter=30.0,
+        interest=(),
+        replay_max=5000,
         namespaces={"default": NamespaceConfig()},
     )
 
