@@ -128,6 +128,7 @@ def wide_have(count: int) -> pb.HaveRequest:
     return request
 
 
+ERA = pb.NamespaceEra(namespace="shop", era=1)
 DOTS = types.Dots(namespace="shop", origin=types.Origin(name="a", epoch=1), lane=1, first=1, last=1)
 
 by_call("NAMESPACE_MAX", "Invalidate", lambda n: invalidation(namespace="x" * n))
@@ -153,6 +154,8 @@ by_call("JOIN_SEEDS_MAX", "Join", lambda n: admin.JoinRequest(seeds=["127.0.0.1:
 by_call("MESSAGE_BYTES_MAX", "Exchange", lambda n: Raw(padded(sender().SerializeToString(), n)))
 by_decoding("ADDRESS_MAX", lambda n: peer_codec.decode_member(member(address="x" * n)))
 by_decoding("RANGES_MAX", lambda n: peer_codec.decode_have(holey_have(n)))
+by_decoding("ERAS_MAX", lambda n: peer_codec.decode_eras([ERA] * n))
+by_decoding("ERA_MAX", lambda n: peer_codec.decode_eras([pb.NamespaceEra(namespace="x", era=n)]))
 by_decoding("BATCH_RANGES_MAX", lambda n: decode_batch(holey_payload(n)))
 by_decoding("PAYLOAD_BYTES_MAX", lambda n: decode_batch(long_payload(n)))
 by_decoding(

@@ -97,11 +97,13 @@ class Host:
 
         lives = [life.epoch for life, _ in journal.contents.lives]
         epoch = draw_epoch(clock.wall_ms(), lives, 0)
-        me = MemberInfo(self.name, epoch, self.address, "test", version="0.1.0")
+        me = MemberInfo(
+            self.name, epoch, self.address, "test", self.config.interest, version="0.1.0"
+        )
         with trio.CancelScope() as self._scope:
             async with trio.open_nursery() as nursery:
                 self.agent = Agent(self.config, me, journal, clock, self.random, dial, nursery)
-                self.agent.serve([self.cache])
+                self.agent.serve([self.cache] if self.config.holds(NAMESPACE) else [])
                 self.network.servicers[self.address] = PeerService(self.agent.endpoint)
                 self.agent.start()
                 task_status.started()

@@ -7,7 +7,7 @@ from math import isinf
 from typing import TYPE_CHECKING
 
 from coherd.api.metrics_families import counter, gauge, histogram
-from coherd.cluster.ingest import NamespaceCounts
+from coherd.cluster.counts import NamespaceCounts
 from coherd.cluster.timing import APPLY_BOUNDS, ApplyTimes, Histogram
 from coherd.config import DEFAULTS
 

@@ -15,11 +15,14 @@ from coherd.net.peer_codec import (
     decode_buckets,
     decode_datagrams,
     decode_dots,
+    decode_eras,
     decode_have,
     decode_member,
     decode_origin_message,
     decode_parcels,
     decode_streams,
+    encode_eras,
+    encode_have_reply,
     encode_link_reply,
     encode_member,
     encode_origin,
@@ -72,8 +75,7 @@ class PeerService:
 
     async def Have(self, request: pb.HaveRequest, _call: Call) -> pb.HaveResponse:  # noqa: N802
         """Take what changed at a peer."""
-        reply = self._endpoint.have(decode_have(request))
-        return pb.HaveResponse(quiet=reply.quiet, sum=reply.sum, catching_up=reply.catching_up)
+        return encode_have_reply(self._endpoint.have(decode_have(request)))
 
     async def Compare(  # noqa: N802
         self, request: pb.CompareRequest, _call: Call
@@ -90,8 +92,10 @@ class PeerService:
         if request.buckets:
             differing = self._endpoint.compare_buckets(sender, request.buckets)
             return pb.CompareResponse(differing=differing)
-        reply = self._endpoint.compare_roots(sender, request.root)
-        return pb.CompareResponse(equal=reply.equal, catching_up=reply.catching_up)
+        reply = self._endpoint.compare_roots(sender, request.root, decode_eras(request.eras))
+        return pb.CompareResponse(
+            equal=reply.equal, catching_up=reply.catching_up, eras=encode_eras(reply.eras)
+        )
 
     async def Fetch(self, request: pb.FetchRequest, call: StreamCall) -> None:  # noqa: N802
         """Serve missing rows."""

@@ -14,6 +14,7 @@ import trio
 
 from coherd.cluster.tail import StreamTail
 from coherd.errors import JournalDamaged
+from coherd.journal import Block
 from coherd.model import EVERYTHING, Batch, Cause, Lane, Origin, Stream
 from coherd.replication.replica import Arrival, resume
 from coherd.wire import decode_batch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from coherd.clock import Clock
-    from coherd.journal import Block, Journal
+    from coherd.journal import Journal
     from coherd.replication.intervals import Intervals
     from coherd.replication.replica import Replica
 
@@ -206,6 +207,21 @@ def reader_reset(namespace: str, position: int) -> Arrival:
     """Give the reset of one reader."""
     batch = Batch(Stream(namespace, Origin("", 0), Lane.NORMAL), (), [EVERYTHING])
     return Arrival(position, batch, 0.0, Cause.CURSOR)
+
+
+def block_of(arrival: Arrival, payload: bytes) -> Block:
+    """Give an arrival as it is stored."""
+    batch = arrival.batch
+    return Block(
+        position=arrival.position,
+        rows=len(batch),
+        namespace=arrival.namespace,
+        stream=batch.stream if batch.numbers else None,
+        numbers=batch.numbers,
+        accepted_at=arrival.accepted_at,
+        cause=arrival.cause,
+        payload=payload,
+    )
 
 
 def arrival_of(block: Block) -> Arrival:

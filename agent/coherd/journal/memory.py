@@ -89,6 +89,12 @@ class _State:
                 self.vector.setdefault(stream, Intervals()).add(low, high)
         self.stream_floors.update(write.stream_floors)
         self.namespace_floors.update(write.namespace_floors)
+        self._take_side(write)
+        for namespace, position in write.forgotten.items():
+            of_it = [block for block in self.blocks if block.namespace == namespace]
+            self.drop({b.position for b in of_it if b.position + b.rows - 1 <= position})
+
+    def _take_side(self, write: Write) -> None:
         for reader, cursor in write.cursors.items():
             if cursor is None:
                 self.cursors.pop(reader, None)
@@ -104,9 +110,6 @@ class _State:
             self.vector.pop(stream, None)
             self.stream_floors.pop(stream, None)
         self.eras.update(write.eras)
-        for namespace, position in write.forgotten.items():
-            of_it = [block for block in self.blocks if block.namespace == namespace]
-            self.drop({b.position for b in of_it if b.position + b.rows - 1 <= position})
 
     def drop(self, positions: Collection[int]) -> None:
         """Remove blocks."""

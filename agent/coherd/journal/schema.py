@@ -19,7 +19,7 @@ FORMAT = 3
 """SQLite's user_version of the format that this release writes."""
 
 FORMAT_BEFORE_ERAS = 2
-"""The format that lacks the table `eras`, and is otherwise the same: it is added when such a file is opened."""
+"""The format that only lacks the table `eras`, which is added when such a file is opened."""
 
 PAGE_BYTES = 4096
 """A commit of one row rewrites four pages; larger ones would cost more than overflow chains save."""

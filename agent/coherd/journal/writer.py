@@ -223,10 +223,7 @@ class Writer:
                 numbers.add(low, high)
         for stream, floor in write.stream_floors.items():
             self._touch(stream).floor = floor
-        if write.namespace_floors or write.max_ttls or write.cursors or write.members:
-            self._take_side(write)
-        if write.dropped or write.eras:
-            self._take_eras(write)
+        self._take_side(write)
         if write.forgotten:
             for namespace, position in write.forgotten.items():
                 self._forgotten[namespace] = max(position, self._forgotten.get(namespace, 0))
@@ -234,6 +231,8 @@ class Writer:
             self._meta.whole = 1
 
     def _take_side(self, write: Write) -> None:
+        if write.dropped or write.eras:
+            self._take_eras(write)
         for namespace, floor in write.namespace_floors.items():
             entry = self._touch_namespace(namespace)
             entry.floor = floor

@@ -16,6 +16,8 @@ from coherd.limits import (
     BUCKETS,
     DATAGRAMS_MAX,
     DOTS_MAX,
+    ERA_MAX,
+    ERAS_MAX,
     MEMBER_BYTES_MAX,
     NUMBER_MAX,
     PARCELS_MAX,
@@ -35,13 +37,14 @@ from coherd.model import (
 from coherd.net.peer import (
     FetchPart,
     Have,
+    HaveReply,
     LinkReply,
     MemberInfo,
     Parcel,
     StreamRange,
 )
+from coherd.replication.answers import Answer
 from coherd.replication.intervals import Intervals
-from coherd.replication.repair import Answer
 from coherd.v1 import peer_service_pb2 as peer_pb
 from coherd.v1 import types_pb2
 from coherd.wire import decode_numbers, decode_origin, decode_stream, encode_numbers
@@ -213,6 +216,7 @@ def encode_have(have: Have) -> peer_pb.HaveRequest:
         changes=changes,
         sum=have.sum,
         catching_up=have.catching_up,
+        offer=have.offer,
     )
 
 
@@ -223,7 +227,43 @@ def decode_have(message: peer_pb.HaveRequest) -> Have:
         decode_streams(message.changes, message.origins),
         message.sum,
         message.catching_up,
+        message.offer,
     )
+
+
+def encode_have_reply(reply: HaveReply) -> peer_pb.HaveResponse:
+    """Write the answer to a Have."""
+    table = OriginTable()
+    streams = [encode_stream(table, stream, numbers) for stream, numbers in reply.streams]
+    return peer_pb.HaveResponse(
+        quiet=reply.quiet,
+        sum=reply.sum,
+        catching_up=reply.catching_up,
+        origins=table.encode(),
+        streams=streams,
+    )
+
+
+def decode_have_reply(message: peer_pb.HaveResponse) -> HaveReply:
+    """Read the answer to a Have."""
+    streams = decode_streams(message.streams, message.origins)
+    return HaveReply(message.quiet, message.sum, message.catching_up, streams)
+
+
+def encode_eras(eras: Mapping[str, int]) -> list[peer_pb.NamespaceEra]:
+    """Write eras, as many as a message takes: the highest."""
+    chosen = sorted(eras.items(), key=lambda item: -item[1])[:ERAS_MAX]
+    return [peer_pb.NamespaceEra(namespace=name, era=era) for name, era in chosen]
+
+
+def decode_eras(messages: Sequence[peer_pb.NamespaceEra]) -> dict[str, int]:
+    """Read eras."""
+    if len(messages) > ERAS_MAX:
+        raise MalformedMessage(f"more than {ERAS_MAX} eras in one message")
+    for message in messages:
+        if not NAMESPACE_PATTERN.fullmatch(message.namespace) or message.era > ERA_MAX:
+            raise MalformedMessage("an illegal era")
+    return {message.namespace: message.era for message in messages}
 
 
 def encode_fetch(sender: Origin, wanted: Mapping[Stream, Intervals]) -> peer_pb.FetchRequest:
@@ -255,6 +295,7 @@ def encode_part(part: FetchPart) -> peer_pb.FetchResponse:
         origins=table.encode(),
         answers=answers,
         retry_after_ms=_age_ms(part.retry_after),
+        more=part.more,
     )
 
 
@@ -278,7 +319,7 @@ def decode_part(message: peer_pb.FetchResponse) -> FetchPart:
     }
     _check_parcels(message.blocks)
     blocks = [(block.payload, _decode_age(block.age_ms)) for block in message.blocks]
-    return FetchPart(blocks, answers, message.retry_after_ms / 1000)
+    return FetchPart(blocks, answers, message.retry_after_ms / 1000, message.more)
 
 
 def encode_parcels(parcels: Iterable[Parcel]) -> peer_pb.LinkRequest:

@@ -6,12 +6,15 @@ it was called one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coherd.replication.intervals import Intervals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from coherd.model import Stream
     from coherd.replication.vector import StreamState
 
 
@@ -62,3 +65,44 @@ def answer(state: StreamState | None, asked: Intervals, now: float) -> Answer:
 
 NOTHING = Answer(Intervals(), Intervals(), Intervals(), 0.0, Intervals(), Intervals())
 """What a holder says that does not speak of a stream."""
+
+
+def pages(
+    answers: Mapping[Stream, Answer], ranges_max: int, streams_max: int
+) -> Iterator[dict[Stream, Answer]]:
+    """Divide answers among messages that have at most so many ranges and streams; at least one message.
+
+    All pages are of the same snapshot: joined they say what `answers` says, and less may not be believed.
+    """
+    page: dict[Stream, Answer] = {}
+    size = 0
+    for stream, whole in answers.items():
+        for part in _parts(whole, ranges_max):
+            ranges = _ranges(part)
+            full = len(page) >= streams_max and stream not in page
+            if page and (full or size + ranges > ranges_max):
+                yield page
+                page, size = {}, 0
+            page[stream] = page[stream].joined(part) if stream in page else part
+            size += ranges
+    yield page
+
+
+def _parts(whole: Answer, ranges_max: int) -> Iterator[Answer]:
+    if _ranges(whole) <= ranges_max:
+        yield whole
+        return
+    for covers in whole.covers.chunks(ranges_max):
+        yield replace(NOTHING, covers=covers)
+    for blank in whole.blank.chunks(ranges_max):
+        yield replace(NOTHING, blank=blank, blank_age=whole.blank_age)
+    for unknown in whole.unknown.chunks(ranges_max):
+        yield replace(NOTHING, unknown=unknown)
+    for retained in whole.retained.chunks(ranges_max):
+        yield replace(NOTHING, retained=retained)
+
+
+def _ranges(each: Answer) -> int:
+    """Count the ranges that are sent; rows are not, they were."""
+    sets = (each.covers, each.blank, each.unknown, each.retained)
+    return sum(numbers.range_count for numbers in sets)

@@ -1,18 +1,18 @@
 """Eras: how a namespace with very many streams lets go of those that are dead.
 
-The entry of a stream outlives its rows, and that of a life outlives the life: whoever comes back must find out
-what it missed. Where there are more than `STREAMS_MAX` entries a new *era* begins, at most one a day: a number,
-merged by maximum, taken over when a sync completes. An entry that is *quiet* (its life is over, no row of it is
-held, nothing of it is missing) goes three steps, one an era, and only if it is quiet all the time:
+The entry of a stream outlives its rows, and that of a life outlives the life: whoever comes back must find
+out what it missed. Where there are more than `STREAMS_MAX` entries a new *era* begins, at most one a day: a
+number, merged by maximum, taken over when a sync completes. An entry that is *quiet* (its life is over, no
+row of it is held, nothing of it is missing) goes three steps, one an era, if it is quiet all the time:
 
 * it is marked, and still shown to everybody for an era;
-* it is retired: known, but shown only to who is in another era. Who is in the same one has it, or would show it;
-  then it is shown again by all;
+* it is retired: known, but shown only to who is in another era. Who is in the same one has it, or would show
+  it; then it is shown again by all;
 * it is dropped.
 
-So who is one era behind is shown whatever it may lack. Who is two behind may lack what nobody knows any more: it
-is reset, drops what the others do not know and issues the rows of it again as its own. Nobody believes what it
-says of streams that were dropped, or everybody would be reset.
+So who is one era behind is shown whatever it may lack. Who is two behind may lack what nobody knows any
+more: it is reset, drops what the others do not know and issues the rows of it again as its own. Nobody
+believes what it says of streams that were dropped, or everybody would be reset.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Eras:
         is_dead: Callable[[Origin], bool],
         known: Mapping[str, Era],
     ) -> None:
-        """`is_open`: something of the stream is missing. `is_dead`: the life is over. `known`: what was stored."""
+        """`is_open(stream)`: something of it is missing. `is_dead(life)`: it is over. `known`: as stored."""
         self._vector = vector
         self._is_open = is_open
         self._is_dead = is_dead

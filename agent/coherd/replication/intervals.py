@@ -177,6 +177,18 @@ class Intervals:
         """Give the numbers from 1 to the last that are not in the set."""
         return Intervals(self.missing([(1, self.last)])) if self._bounds else Intervals()
 
+    @property
+    def range_count(self) -> int:
+        """Count the ranges."""
+        return len(self._bounds) // 2
+
+    def chunks(self, count: int) -> Iterator[Intervals]:
+        """Give the set in parts of at most `count` ranges, ascending."""
+        for at in range(0, len(self._bounds), 2 * count):
+            part = Intervals()
+            part._bounds = self._bounds[at : at + 2 * count]
+            yield part
+
     def up_to(self, number: int) -> Intervals:
         """Give the part that is not above `number`."""
         result = self.copy()

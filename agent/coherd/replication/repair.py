@@ -96,6 +96,13 @@ class Repair:
             elif stream in self._gaps:
                 self._gaps[stream].claim(member, missing)
 
+    def claim_more(self, member: str, claims: Iterable[tuple[Stream, Intervals]]) -> None:
+        """Note that `member` has this of each named stream, beside what it said before."""
+        for stream, numbers in claims:
+            state = self._vector.get(stream)
+            if missing := numbers - state.have if state else numbers:
+                self._gap(stream).claim_more(member, missing)
+
     def touch(self, stream: Stream) -> list[Adoption]:
         """Note that rows of `stream` arrived: new holes may show, waiting covers may be due."""
         gap = self._gaps.get(stream)

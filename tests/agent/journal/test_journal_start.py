@@ -68,7 +68,9 @@ async def test_another_format_is_refused_and_left_alone(
     data = bytearray(sqlite_twin.path.read_bytes())
     data[60:64] = struct.pack(">I", number)
     sqlite_twin.path.write_bytes(data)
-    with pytest.raises(StartRefused, match=f"has format {number}, this release knows format 2 and 3"):
+    with pytest.raises(
+        StartRefused, match=f"has format {number}, this release knows format 2 and 3"
+    ):
         sqlite_twin.open()
     assert sqlite_twin.path.read_bytes() == data
 
