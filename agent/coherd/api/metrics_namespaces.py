@@ -81,6 +81,19 @@ class NamespaceFigures:
             lambda name: agent.repair.oldest(name, now),
             max,
         )
+        steps: Counter[tuple[str, str]] = Counter()
+        for name, counts in agent.ingest.counts.items():
+            label = self._label(name)
+            steps[label, "replay"] += counts.repaired
+            steps[label, "cover"] += counts.covered
+            steps[label, "blank"] += counts.blank
+            steps[label, "reset"] += counts.flushed
+        yield counter(
+            "coherd_repaired_rows_total",
+            "Missing rows that were made good, by how.",
+            ("namespace", "step"),
+            steps.items(),
+        )
         resets: Counter[tuple[str, str]] = Counter()
         for name, counts in agent.ingest.counts.items():
             for cause, number in counts.resets.items():

@@ -56,7 +56,9 @@ class Order:
     selectors: Sequence[Selector]
     effect: Effect
     versions: Sequence[int] | None
-    wait: Wait
+    wait: Wait | None
+    """None where it says nothing: accepted here; or where this agent does not hold the namespace, which makes
+    it a mere publisher, applied by one that does."""
     members: int
     """With `Wait.MEMBERS`: how many, this one included."""
     timeout: float
@@ -103,10 +105,14 @@ class Invalidating:
 
         Raises `Overloaded` or `NotDurable`.
         """
-        if order.wait >= Wait.REGION:
+        wait, wanted = order.wait, order.members
+        if wait is None:
+            is_held = self._roster.me.holds(order.namespace)
+            wait, wanted = (Wait.ACCEPTED, 0) if is_held else (Wait.MEMBERS, 1)
+        if wait >= Wait.REGION:
             required = self._required(order.namespace)
         else:
-            required = [self._roster.me.name] if order.wait is Wait.LOCAL else []
+            required = [self._roster.me.name] if wait is Wait.LOCAL else []
         accepted = self._ingest.accept(
             order.namespace,
             order.lane,
@@ -117,23 +123,23 @@ class Invalidating:
         )
         batch = accepted.arrival.batch
         dots = [StreamRange(batch.stream, numbers) for numbers in batch.numbers]
-        members = order.members if order.wait is Wait.MEMBERS else None
+        members = wanted if wait is Wait.MEMBERS else None
         receipt = Receipt(dots, required, members)
         self._spreading.spread(
             order.namespace,
             order.lane,
             accepted.payload,
             accepted.arrival.accepted_at,
-            receipt if order.wait >= Wait.REGION else None,
+            receipt if wait >= Wait.REGION else None,
         )
-        if order.wait > Wait.ACCEPTED:
+        if wait > Wait.ACCEPTED:
             self._ask_caches(receipt)
         if not accepted.ticket:  # it was closed just now
             raise NotDurable(f"not durable, may have been applied: {self._journal.error}")
         await self._journal.committed(accepted.ticket)
-        if order.wait > Wait.ACCEPTED:
+        if wait > Wait.ACCEPTED:
             await self._gather(receipt, order.timeout, order.timeout / 2)
-        self.outcomes[order.wait, receipt.is_complete] += 1
+        self.outcomes[wait, receipt.is_complete] += 1
         return Outcome(receipt, receipt.is_complete, accepted.arrival.last)
 
     async def receipt(self, dots: Sequence[StreamRange], timeout: float) -> Outcome:
