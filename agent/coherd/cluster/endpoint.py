@@ -185,8 +185,8 @@ class Endpoint:
 
     def compare_buckets(self, sender: Origin, buckets: Sequence[int]) -> list[int]:
         """Give the numbers of the buckets that differ."""
-        shared, differs = self._shown_to(self._member(sender))
-        mine = self._ingest.replica.vector.bucket_sums(shared, differs)
+        shared, whole = self._shown_to(self._member(sender))
+        mine = self._ingest.replica.vector.bucket_sums(shared, whole)
         if len(buckets) != len(mine):
             raise InvalidRequest(f"{len(mine)} buckets are due")
         return [i for i, (a, b) in enumerate(zip(mine, buckets, strict=True)) if a != b]
@@ -194,12 +194,12 @@ class Endpoint:
     def compare_streams(self, sender: Origin, wanted: Collection[int], skip: int) -> StreamsPage:
         """Give the streams of some buckets; one with very many ranges in several parts."""
         vector = self._ingest.replica.vector
-        shared, differs = self._shown_to(self._member(sender))
+        shared, whole = self._shown_to(self._member(sender))
         found = (
             (stream, part)
             for namespace in shared
             for stream, state in vector.streams(namespace).items()
-            if state.bucket in wanted and (not state.is_retired or namespace in differs)
+            if state.bucket in wanted and (not state.is_retired or namespace in whole)
             for part in state.have.chunks(PART_RANGES)
         )
         page: list[tuple[Stream, Intervals]] = []
@@ -214,7 +214,7 @@ class Endpoint:
     def _shown_to(self, name: str) -> tuple[Collection[str], Collection[str]]:
         """Give the namespaces that a member is shown, and those of which it is shown everything."""
         shared = self._repairing.shared(name)
-        return shared, self._retiring.eras.differing(self._retiring.theirs(name), shared)
+        return shared, self._retiring.eras.shown_whole(self._retiring.theirs(name), shared)
 
     async def fetch(self, wanted: Mapping[Stream, Intervals]) -> AsyncGenerator[FetchPart, None]:
         """Serve rows and say what is known of the numbers without one."""

@@ -288,8 +288,7 @@ class Repairing:
                 if behind:
                     differing: Sequence[int] = range(BUCKETS)
                 else:
-                    differs = eras.differing(theirs, shared)
-                    sums = vector.bucket_sums(shared, differs)
+                    sums = vector.bucket_sums(shared, eras.shown_whole(theirs, shared))
                     differing = await peer.compare_buckets(me, sums)
                 shown, is_whole = await self._show(name, peer, differing)
             for namespace in behind:

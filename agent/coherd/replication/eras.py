@@ -6,8 +6,8 @@ number, merged by maximum, taken over when a sync completes. An entry that is *q
 row of it is held, nothing of it is missing) goes three steps, one an era, if it is quiet all the time:
 
 * it is marked, and still shown to everybody for an era;
-* it is retired: known, but shown only to who is in another era. Who is in the same one has it, or would show
-  it; then it is shown again by all;
+* it is retired: known, but shown only to who is in an earlier era. Who is in the same one has it, or would
+  show it; then it is shown again by all;
 * it is dropped.
 
 So who is one era behind is shown whatever it may lack. Who is two behind may lack what nobody knows any
@@ -97,9 +97,12 @@ class Eras:
             if number > self._heard.get(namespace, 0):
                 self._heard[namespace] = number
 
-    def differing(self, theirs: Mapping[str, int], shared: Iterable[str]) -> frozenset[str]:
-        """Give the namespaces in which another agent is in another era: each shows the other everything."""
-        return frozenset(n for n in shared if theirs.get(n, 0) != self.number(n))
+    def shown_whole(self, theirs: Mapping[str, int], shared: Iterable[str]) -> frozenset[str]:
+        """Give the namespaces of which an agent in these eras is shown everything: those it is behind in.
+
+        Who is ahead knew what is retired here; it may have dropped it by now.
+        """
+        return frozenset(n for n in shared if theirs.get(n, 0) < self.number(n))
 
     def left_behind(self, theirs: Mapping[str, int]) -> list[str]:
         """Give the namespaces in which this agent may lack what the other does not know any more."""
