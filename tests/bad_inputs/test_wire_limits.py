@@ -25,7 +25,7 @@ from coherd.clock import BootClock
 from coherd.cluster.membership import swim_config
 from coherd.errors import MalformedMessage, RpcFailed
 from coherd.limits import LIMITS
-from coherd.net import peer_codec
+from coherd.net import eras_codec, peer_codec
 from coherd.net.peer_codec import encode_member
 from coherd.replication.clock import HybridClock, is_far_ahead
 from coherd.replication.intervals import Intervals
@@ -154,8 +154,8 @@ by_call("JOIN_SEEDS_MAX", "Join", lambda n: admin.JoinRequest(seeds=["127.0.0.1:
 by_call("MESSAGE_BYTES_MAX", "Exchange", lambda n: Raw(padded(sender().SerializeToString(), n)))
 by_decoding("ADDRESS_MAX", lambda n: peer_codec.decode_member(member(address="x" * n)))
 by_decoding("RANGES_MAX", lambda n: peer_codec.decode_have(holey_have(n)))
-by_decoding("ERAS_MAX", lambda n: peer_codec.decode_eras([ERA] * n))
-by_decoding("ERA_MAX", lambda n: peer_codec.decode_eras([pb.NamespaceEra(namespace="x", era=n)]))
+by_decoding("ERAS_MAX", lambda n: eras_codec.decode_eras([ERA] * n))
+by_decoding("ERA_MAX", lambda n: eras_codec.decode_eras([pb.NamespaceEra(namespace="x", era=n)]))
 by_decoding("BATCH_RANGES_MAX", lambda n: decode_batch(holey_payload(n)))
 by_decoding("PAYLOAD_BYTES_MAX", lambda n: decode_batch(long_payload(n)))
 by_decoding(

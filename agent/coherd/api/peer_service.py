@@ -9,20 +9,18 @@ import trio
 
 from coherd.errors import RpcFailed, one_failure
 from coherd.limits import APPLIED_WAIT_MAX
+from coherd.net.eras_codec import decode_eras, encode_eras, encode_have_reply
 from coherd.net.peer import LinkReply
 from coherd.net.peer_codec import (
     OriginTable,
     decode_buckets,
     decode_datagrams,
     decode_dots,
-    decode_eras,
     decode_have,
     decode_member,
     decode_origin_message,
     decode_parcels,
     decode_streams,
-    encode_eras,
-    encode_have_reply,
     encode_link_reply,
     encode_member,
     encode_origin,

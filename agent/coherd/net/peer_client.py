@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from coherd.errors import MalformedMessage, RpcFailed
 from coherd.net.bridge import Bridge, methods
+from coherd.net.eras_codec import decode_eras, decode_have_reply, encode_eras
 from coherd.net.peer import (
     ExchangeReply,
     FetchPart,
@@ -23,15 +24,12 @@ from coherd.net.peer import (
 from coherd.net.peer_codec import (
     decode_buckets,
     decode_datagrams,
-    decode_eras,
-    decode_have_reply,
     decode_link_reply,
     decode_member,
     decode_origin_message,
     decode_part,
     decode_streams,
     encode_dots,
-    encode_eras,
     encode_fetch,
     encode_have,
     encode_member,

@@ -16,8 +16,6 @@ from coherd.limits import (
     BUCKETS,
     DATAGRAMS_MAX,
     DOTS_MAX,
-    ERA_MAX,
-    ERAS_MAX,
     MEMBER_BYTES_MAX,
     NUMBER_MAX,
     PARCELS_MAX,
@@ -37,7 +35,6 @@ from coherd.model import (
 from coherd.net.peer import (
     FetchPart,
     Have,
-    HaveReply,
     LinkReply,
     MemberInfo,
     Parcel,
@@ -229,41 +226,6 @@ def decode_have(message: peer_pb.HaveRequest) -> Have:
         message.catching_up,
         message.offer,
     )
-
-
-def encode_have_reply(reply: HaveReply) -> peer_pb.HaveResponse:
-    """Write the answer to a Have."""
-    table = OriginTable()
-    streams = [encode_stream(table, stream, numbers) for stream, numbers in reply.streams]
-    return peer_pb.HaveResponse(
-        quiet=reply.quiet,
-        sum=reply.sum,
-        catching_up=reply.catching_up,
-        origins=table.encode(),
-        streams=streams,
-    )
-
-
-def decode_have_reply(message: peer_pb.HaveResponse) -> HaveReply:
-    """Read the answer to a Have."""
-    streams = decode_streams(message.streams, message.origins)
-    return HaveReply(message.quiet, message.sum, message.catching_up, streams)
-
-
-def encode_eras(eras: Mapping[str, int]) -> list[peer_pb.NamespaceEra]:
-    """Write eras, as many as a message takes: the highest."""
-    chosen = sorted(eras.items(), key=lambda item: -item[1])[:ERAS_MAX]
-    return [peer_pb.NamespaceEra(namespace=name, era=era) for name, era in chosen]
-
-
-def decode_eras(messages: Sequence[peer_pb.NamespaceEra]) -> dict[str, int]:
-    """Read eras."""
-    if len(messages) > ERAS_MAX:
-        raise MalformedMessage(f"more than {ERAS_MAX} eras in one message")
-    for message in messages:
-        if not NAMESPACE_PATTERN.fullmatch(message.namespace) or message.era > ERA_MAX:
-            raise MalformedMessage("an illegal era")
-    return {message.namespace: message.era for message in messages}
 
 
 def encode_fetch(sender: Origin, wanted: Mapping[Stream, Intervals]) -> peer_pb.FetchRequest:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from coherd.model import Lane, Origin, Stream
+from coherd.net.eras_codec import decode_have_reply, encode_have_reply
 from coherd.net.peer import Have, HaveReply
-from coherd.net.peer_codec import decode_have, decode_have_reply, encode_have, encode_have_reply
+from coherd.net.peer_codec import decode_have, encode_have
 from coherd.replication.intervals import Intervals
 
 IDLE_BYTES_MAX = 100
