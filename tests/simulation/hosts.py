@@ -140,11 +140,11 @@ class Host:
 
 @asynccontextmanager
 async def hosts(
-    count: int, *, interests: Sequence[Sequence[str]] = (), **settings: Any
+    count: int, *, whole: bool = True, interests: Sequence[Sequence[str]] = (), **settings: Any
 ) -> AsyncIterator[list[Host]]:
-    """Run hosts that know each other; `settings` are more fields of their configuration.
+    """Run hosts, once all are linked with each other where `whole` says so.
 
-    `interests`: what the first ones hold, if not everything.
+    `settings` are more fields of their configuration, `interests` what the first ones hold, if not all.
     """
     async with trio.open_nursery() as nursery:
         network = Network(nursery)
@@ -155,7 +155,8 @@ async def hosts(
             held = {"interest": tuple(interests[at])} if at < len(interests) else {}
             host.settings = settings | held
             await host.start()
-        await until(lambda: all(is_whole(host, count) for host in all_))
+        if whole:
+            await until(lambda: all(is_whole(host, count) for host in all_))
         yield all_
         nursery.cancel_scope.cancel()
 

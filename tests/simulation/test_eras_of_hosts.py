@@ -90,7 +90,7 @@ async def away_for_long(all_: Sequence[Host]) -> set[Stream]:
     await all_[0].time.skip(2 * 3600)
     await until(lambda: all(era(host) == 1 for host in all_))
     for link in (each for pair in away.agent.spreading.links.values() for each in pair):
-        link.offer = lambda *_: None  # type: ignore[method-assign]
+        link.send = lambda *_: None  # type: ignore[method-assign]
     for host in others:
         host.fill(UNHEARD)
     away.agent.ingest.changed = Deaf()

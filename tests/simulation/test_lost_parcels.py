@@ -21,12 +21,11 @@ ROUNDS = 60
 def losing(source: Host, victim: Host) -> Iterator[None]:
     """Let no parcel go from one host to another."""
     links = source.agent.spreading.links[victim.name]
-    offers = [link.offer for link in links]
     for link in links:
-        link.offer = lambda *_: None  # type: ignore[method-assign]
+        link.send = lambda *_: None  # type: ignore[method-assign]
     yield
-    for link, offer in zip(links, offers, strict=True):
-        link.offer = offer  # type: ignore[method-assign]
+    for link in links:
+        del link.send  # type: ignore[attr-defined]
 
 
 async def delays(all_: Sequence[Host]) -> list[float]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from coherd.api.checks import seeds_of
 from coherd.api.receipts import DURABILITIES, encode_seen
+from coherd.api.traces import encode_host, question_of, trace_timeout
 from coherd.cluster.counts import NamespaceCounts
 from coherd.cluster.diagnosis import Diagnosis
 from coherd.cluster.roster import State
@@ -90,6 +91,17 @@ class AdminService:
         """Take this agent out of the cluster for good, and stop it."""
         told, missed = await self._agent.operators.leave()
         return pb.LeaveResponse(told=told, missed=missed)
+
+    async def TraceKey(  # noqa: N802
+        self, request: pb.TraceKeyRequest, _call: Call
+    ) -> pb.TraceKeyResponse:
+        """Ask every host when and how rows came there, and who has applied them."""
+        agent = self._agent
+        hosts = await agent.tracing.everywhere(question_of(request), trace_timeout(request))
+        now, offsets = agent.clock.now(), agent.exchanging.offsets
+        return pb.TraceKeyResponse(
+            hosts=[encode_host(host, now, offsets.get(host.name)) for host in hosts]
+        )
 
     def _members(self) -> Iterator[types_pb2.Member]:
         agent = self._agent

@@ -11,7 +11,7 @@ from coherd.api.checks import check_namespace, selectors_of, timeout_of, version
 from coherd.api.receipts import encode_change, encode_outcome
 from coherd.cluster.delivery import UNKNOWN, Follower
 from coherd.cluster.feed import Reader, reader_reset
-from coherd.cluster.invalidating import Order, Wait
+from coherd.cluster.invalidating import Order, Outcome, Wait
 from coherd.errors import InvalidRequest, RpcFailed, one_failure
 from coherd.limits import NAME_MAX, REASON_MAX, WATCH_NAMESPACES_MAX
 from coherd.model import Effect, Lane, Position
@@ -20,11 +20,14 @@ from coherd.v1 import cache_service_pb2 as pb
 
 if TYPE_CHECKING:
     from coherd.cluster.agent import Agent
+    from coherd.cluster.receipts import Receipt
     from coherd.net.bridge import Call, StreamCall
 
 INVALIDATE_TIMEOUT = 5.0
 RECEIPT_TIMEOUT = 1.0
 """Seconds, where the caller says nothing."""
+PROGRESS_INTERVAL = 0.05
+"""Seconds at least between two messages about one invalidation."""
 BOOKMARK_AFTER = 5.0
 """Seconds of silence after which a watcher is sent a bookmark."""
 
@@ -39,11 +42,37 @@ class CacheService:
         self, request: pb.InvalidateRequest, _call: Call
     ) -> pb.InvalidateResponse:
         """Invalidate on every host that holds copies."""
+        outcome = await self._agent.invalidating.invalidate(order_of(request))
+        return pb.InvalidateResponse(receipt=self._final(outcome))
+
+    async def InvalidateProgress(  # noqa: N802
+        self, request: pb.InvalidateProgressRequest, call: StreamCall
+    ) -> None:
+        """Invalidate, and tell as it goes who has applied the rows."""
+        order = order_of(request.invalidate)
+        async with trio.open_nursery() as nursery:
+
+            def show(receipt: Receipt) -> None:
+                nursery.start_soon(self._tell, receipt, call)
+
+            outcome = await self._agent.invalidating.invalidate(order, show)
+            nursery.cancel_scope.cancel()
+        await call.send(pb.InvalidateProgressResponse(receipt=self._final(outcome), final=True))
+
+    async def _tell(self, receipt: Receipt, call: StreamCall) -> None:
+        """Send a receipt, and again when it has changed."""
+        while True:
+            seen = receipt.changes
+            now = Outcome(receipt, receipt.is_complete, 0)
+            message = encode_outcome(now, self._agent.roster, None, "")
+            await call.send(pb.InvalidateProgressResponse(receipt=message))
+            await trio.sleep(PROGRESS_INTERVAL)
+            await receipt.wait_changed(seen)
+
+    def _final(self, outcome: Outcome) -> pb.Receipt:
         agent = self._agent
-        outcome = await agent.invalidating.invalidate(order_of(request))
         cursor = str(agent.ingest.write_out(outcome.position))
-        receipt = encode_outcome(outcome, agent.roster, agent.journal.durability, cursor)
-        return pb.InvalidateResponse(receipt=receipt)
+        return encode_outcome(outcome, agent.roster, agent.journal.durability, cursor)
 
     async def GetReceipt(  # noqa: N802
         self, request: pb.GetReceiptRequest, _call: Call

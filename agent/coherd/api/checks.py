@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
     from coherd.v1 import cache_service_pb2 as pb
-    from coherd.v1.admin_service_pb2 import JoinRequest
+    from coherd.v1.admin_service_pb2 import JoinRequest, TraceKeyRequest
 
 
 def check_namespace(name: str) -> None:
@@ -38,6 +38,14 @@ def selectors_of(request: pb.InvalidateRequest) -> list[Selector]:
     count = len(request.keys) + len(request.tags) + len(request.prefixes) + request.everything
     if not 1 <= count <= BATCH_ROWS_MAX:
         raise InvalidRequest(f"{count} rows: 1 to {BATCH_ROWS_MAX} are due in one request")
+    selectors = named_in(request)
+    if request.everything:
+        selectors.append(EVERYTHING)
+    return selectors
+
+
+def named_in(request: pb.InvalidateRequest | TraceKeyRequest) -> list[Selector]:
+    """Give the keys, tags and prefixes of a request, in this order."""
     for kind, texts in (
         ("key", request.keys),
         ("tag", request.tags),
@@ -47,7 +55,8 @@ def selectors_of(request: pb.InvalidateRequest) -> list[Selector]:
             continue
         lengths = [len(text) for text in texts]
         if min(lengths) == 0:
-            hint = "; to invalidate everything say so" if kind == "prefix" else ""
+            can_say_so = kind == "prefix" and "everything" in request.DESCRIPTOR.fields_by_name
+            hint = "; to invalidate everything say so" if can_say_so else ""
             raise InvalidRequest(f"an empty {kind}{hint}")
         if max(lengths) > SELECTOR_BYTES_MAX:
             raise InvalidRequest(
@@ -56,8 +65,6 @@ def selectors_of(request: pb.InvalidateRequest) -> list[Selector]:
     selectors = [b"k" + key for key in request.keys]
     selectors += [b"t" + tag for tag in request.tags]
     selectors += [b"p" + prefix for prefix in request.prefixes]
-    if request.everything:
-        selectors.append(EVERYTHING)
     return selectors
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coherd.api.checks import check_namespace
+from coherd.cli import following
 from coherd.cli.arguments import (
     STDIN,
     Batch,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from coherd.v1 import cache_service_pb2 as pb
+
+    Ask = Callable[[Connection, pb.InvalidateRequest, float], pb.Receipt]
 
 UNSPECIFIED = "unspecified"
 BUSY_ATTEMPTS = 8
@@ -196,7 +199,7 @@ def invalidate(
                     done.add(batch)
             else:
                 with connect(local) as connection:
-                    send(connection, asked, found(), done)
+                    send(connection, asked, found(), done, ask=way(asked, as_json=as_json))
     except BaseException as error:
         if done.count and not dry_run:
             done.summary.stopped = True
@@ -319,32 +322,46 @@ def progress(size: int | None) -> Iterator[Callable[[Iterator[Batch]], Iterator[
         yield through
 
 
-def send(connection: Connection, asked: Asked, found: Iterator[Batch], done: Done) -> None:
+def way(asked: Asked, *, as_json: bool) -> Ask:
+    """Give how to ask: where others are waited for, somebody at a terminal is shown for whom.
+
+    Not beside the progress of a file.
+    """
+    waits = asked.wait.name in {"region", "members"} and asked.keys_from is None
+    return following.follow if waits and not as_json and following.is_watched() else ask_once
+
+
+def ask_once(connection: Connection, request: pb.InvalidateRequest, timeout: float) -> pb.Receipt:
+    """Send one request and wait for its answer. Raises CallFailed."""
+    with connection.failures():
+        return connection.cache.Invalidate(request, timeout=timeout).receipt
+
+
+def send(
+    connection: Connection, asked: Asked, found: Iterator[Batch], done: Done, *, ask: Ask
+) -> None:
     """Send batch after batch. Raises CallFailed."""
     started = time.perf_counter()
     for batch in found:
-        response = call(connection, asked.request(batch), asked.timeout + ANSWER_TIMEOUT)
+        request = asked.request(batch)
+        receipt = call(partial(ask, connection, request, asked.timeout + ANSWER_TIMEOUT))
         done.add(batch)
-        done.summary.add(response.receipt)
+        done.summary.add(receipt)
         done.seconds = time.perf_counter() - started
 
 
-def call(
-    connection: Connection, request: pb.InvalidateRequest, timeout: float
-) -> pb.InvalidateResponse:
-    """Send one request, again after a moment when the agent has too much to do."""
+def call(ask: Callable[[], pb.Receipt]) -> pb.Receipt:
+    """Ask once, and again after a moment when the agent has too much to do."""
     pause = BUSY_PAUSE
     for _ in range(BUSY_ATTEMPTS - 1):
         try:
-            with connection.failures():
-                return connection.cache.Invalidate(request, timeout=timeout)
+            return ask()
         except RpcFailed as error:
             if error.code != "RESOURCE_EXHAUSTED":
                 raise
         time.sleep(pause)
         pause *= 2
-    with connection.failures():
-        return connection.cache.Invalidate(request, timeout=timeout)
+    return ask()
 
 
 def show(asked: Asked, done: Done, *, as_json: bool) -> None:

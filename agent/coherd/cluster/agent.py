@@ -31,6 +31,7 @@ from coherd.cluster.retaining import Retaining
 from coherd.cluster.retiring import Retiring
 from coherd.cluster.roster import Roster
 from coherd.cluster.spreading import Spreading
+from coherd.cluster.tracing import Tracing
 from coherd.config import DEFAULTS
 from coherd.errors import NotDurable, Overloaded
 from coherd.journal import Write
@@ -118,6 +119,11 @@ class Agent:
             lambda namespace: config.namespace(namespace).staleness_bound or STALENESS_BOUND,
             self.ingest.remember_watcher,
         )
+        self.delivery.now = clock.now
+        self.tracing = Tracing(
+            self.ingest, self.feed, journal, self.delivery, self.roster, self.linking, dial, clock,
+            self.started_at,
+        )  # fmt: skip
         self.repairing = Repairing(
             self.ingest, self.repair, self.freshness, self.roster, self.linking, clock, random,
             nursery, self.retiring, self._least_bound() / 4,
@@ -130,7 +136,8 @@ class Agent:
         )
         self.endpoint = Endpoint(
             config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
-            self.membership, self.feed, journal, self.delivery, clock, self.retiring,
+            self.membership, self.spreading, self.feed, journal, self.delivery, clock, self.tracing,
+            self.retiring,
         )  # fmt: skip
         self.ingest.begin_life(me.epoch)
         self._admit_damages()
@@ -138,12 +145,13 @@ class Agent:
     def _meet_others(self, dial: Callable[[str], Peer], random: Random) -> None:
         """Make what finds the other agents and stays linked with them."""
         roster, clock, nursery = self.roster, self.clock, self._nursery
-        self.spreading = Spreading(roster, clock)
-        self.linking = Linking(roster, self.spreading, dial, random, nursery)
+        self.spreading = Spreading(self.config.cluster, roster.me, clock)
+        self.linking = Linking(roster, self.spreading, dial, clock, random, nursery)
         self.exchanging = Exchanging(roster, self.linking, dial, clock, nursery)
         self.membership = Membership(
             self.config, roster, self.linking, self.exchanging, clock, random, nursery
         )
+        self.spreading.on_silent = self.membership.doubt
         self.membership.on_epoch = self._begin_life
         self.membership.is_ready = lambda: not self.reasons()
         self.operators = Operators(roster, self.linking, self.exchanging, self.membership, clock)
@@ -166,6 +174,8 @@ class Agent:
         self.repairing.start()
         self._nursery.start_soon(self.offering.run)
         self.membership.start()
+        self.linking.start()
+        self._nursery.start_soon(self.spreading.run)
         self._nursery.start_soon(self.retaining.run, self.ingest)
         self._nursery.start_soon(self._note_running_time)
 

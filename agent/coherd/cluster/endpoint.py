@@ -27,7 +27,7 @@ from coherd.replication.ahead import check_ahead
 from coherd.replication.answers import Answer, answer, pages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
     from coherd.clock import Clock
     from coherd.cluster.delivery import Delivery
@@ -37,9 +37,12 @@ if TYPE_CHECKING:
     from coherd.cluster.repairing import Repairing
     from coherd.cluster.retiring import Retiring
     from coherd.cluster.roster import Roster
+    from coherd.cluster.spreading import Say, Spreading
+    from coherd.cluster.tracing import Tracing
     from coherd.journal import Journal
     from coherd.model import Range, Stream
     from coherd.net.peer import Have, MemberInfo, Parcel, StreamRange
+    from coherd.net.traces import TraceQuestion, TraceReply
     from coherd.replication.freshness import Freshness
     from coherd.replication.intervals import Intervals
     from coherd.replication.repair import Repair
@@ -73,10 +76,12 @@ class Endpoint:
         freshness: Freshness,
         roster: Roster,
         membership: Membership,
+        spreading: Spreading,
         feed: Feed,
         journal: Journal,
         delivery: Delivery,
         clock: Clock,
+        tracing: Tracing,
         retiring: Retiring,
     ) -> None:
         self._cluster = cluster
@@ -86,10 +91,12 @@ class Endpoint:
         self._freshness = freshness
         self._roster = roster
         self._membership = membership
+        self._spreading = spreading
         self._feed = feed
         self._journal = journal
         self._delivery = delivery
         self._clock = clock
+        self._tracing = tracing
         self._retiring = retiring
         self._fetches = 0
 
@@ -141,19 +148,30 @@ class Endpoint:
             self._membership.contact([member.name])  # it speaks: what is thought of it is wrong
         self._membership.spoke(member.name)
 
-    def take(self, parcels: Sequence[Parcel], applied: Callable[[list[int]], None]) -> None:
-        """Take rows that a peer spreads; call `applied` with the parcels that it asks about once they are.
+    def listen(self, source: str, *, urgent: bool, say: Say) -> None:
+        """A member has opened a link: what it is to be told about its parcels goes to `say`."""
+        self._spreading.listen(source, urgent=urgent, say=say)
 
-        A parcel that can't be read is never said to be applied.
+    def ended(self, source: str, *, urgent: bool, say: Say) -> None:
+        """The link that was opened with `say` has ended."""
+        self._spreading.ended(source, urgent=urgent, say=say)
+
+    def take(self, source: str, parcels: Sequence[Parcel], *, urgent: bool) -> None:
+        """Forward the rows that a peer spreads, and then take them; who asks is told once they are applied.
+
+        A parcel that can't be read goes no further, and is never said to be applied.
         """
-        taken = self._ingest.receive(((p.payload, p.age) for p in parcels), Cause.LINK)
+        read = [(parcel, self._ingest.read(parcel.payload)) for parcel in parcels]
+        payloads = self._spreading.take(source, urgent=urgent, parcels=read)
+        taken = [(parcel, batch) for parcel, batch in read if batch is not None]
+        self._ingest.take(((p.payload, p.age, batch) for p, batch in taken), Cause.LINK)
         asked = {
-            parcel.sequence: namespace
-            for parcel, namespace in zip(parcels, taken, strict=True)
-            if parcel.receipt and namespace is not None
+            payload: batch.stream.namespace
+            for payload, (parcel, batch) in zip(payloads, taken, strict=True)
+            if parcel.receipt and self._ingest.keeps(batch.stream)
         }
         if asked:
-            self._delivery.ask(set(asked.values()), lambda: applied(list(asked)))
+            self._delivery.ask(set(asked.values()), lambda: self._spreading.applied(list(asked)))
 
     def have(self, have: Have) -> HaveReply:
         """Take what changed at a peer. Raises MalformedMessage for a number that nobody can have."""
@@ -305,6 +323,11 @@ class Endpoint:
             await self._delivery.applied({stream.namespace for stream, _ in dots})
             return True
         return False
+
+    async def trace(self, sender: Origin, question: TraceQuestion) -> TraceReply:
+        """Tell when and how rows came to this host, and who has applied them here."""
+        self._member(sender)
+        return await self._tracing.here(question)
 
     def _check_cluster(self, cluster: str) -> None:
         if cluster != self._cluster:

@@ -7,11 +7,12 @@ journal refused it, when it is given up, which raises the floors.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from coherd.cluster.moments import ARRIVALS_MAX, Moments
 from coherd.cluster.tail import StreamTail
 from coherd.errors import JournalDamaged
 from coherd.journal import Block
@@ -78,6 +79,8 @@ class Feed:
         self._start = replica.position
         """Everything above this position is in the tail."""
         self._appended = trio.lowlevel.ParkingLot()
+        self.moments = Moments(replica.position, ARRIVALS_MAX)
+        """When what came since the start has arrived."""
         self.on_damage: Callable[[JournalDamaged], None] = lambda _error: None
         """Called with what the journal could not read, so that it is given up."""
 
@@ -98,6 +101,8 @@ class Feed:
                 if tail is None:
                     tail = self._of_stream[batch.stream] = StreamTail()
                 tail.add(batch.numbers, entry)
+        if entries:
+            self.moments.note(self._lasts[-1], self._clock.now())
         if self._bytes > TAIL_BYTES_MAX:
             self._trim()
         self._appended.unpark_all()
@@ -111,6 +116,19 @@ class Feed:
         """Give the entries of the tail that hold some of these rows, in order of numbers."""
         tail = self._of_stream.get(stream)
         return tail.find(numbers) if tail is not None else []
+
+    async def at(self, position: int) -> Arrival | None:
+        """Give the arrival that took a position; None when it is not kept any more."""
+        found: list[Arrival] = []
+        if position > self._start:
+            at = bisect_left(self._lasts, position)
+            found = [entry.arrival for entry in self._entries[at : at + 1]]
+        else:
+            try:
+                found = [arrival_of(block) for block in await self._journal.read(position - 1, 1)]
+            except JournalDamaged as error:
+                self.on_damage(error)
+        return next((each for each in found if each.position <= position <= each.last), None)
 
     async def read(self, after: int) -> Portion:
         """Give what comes after a position, at least one arrival where there is one."""

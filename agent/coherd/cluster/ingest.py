@@ -185,18 +185,20 @@ class Ingest:
         while not self.has(stream, first, last):
             await self._arrived.park()
 
-    def receive(self, payloads: Iterable[tuple[bytes, float]], cause: Cause) -> list[str | None]:
-        """Take payloads of a peer, each with the age in seconds of its youngest row.
+    def receive(self, payloads: Iterable[tuple[bytes, float]], cause: Cause) -> None:
+        """Take payloads of a peer, each with the age in seconds of its youngest row."""
+        self.take(((payload, age, self.read(payload)) for payload, age in payloads), cause)
 
-        Gives the namespace of each, whether or not something was new; None for one that was dropped
-        because it can't be read, or because its namespace is not held here.
+    def take(self, read: Iterable[tuple[bytes, float, Batch | None]], cause: Cause) -> None:
+        """Take payloads as `receive`, each with what was read in it; None where nothing could be.
+
+        Rows of namespaces that are not held here are left out.
         """
         now, wall = self._clock.now(), self._clock.wall_ms()
-        read = [(payload, age, self._kept(self._read(payload))) for payload, age in payloads]
         had_gaps = self._repair.has_gaps
         arrivals: list[tuple[Arrival, bytes]] = []
         for payload, age, batch in read:
-            if batch is None:
+            if batch is None or not self.keeps(batch.stream):
                 continue
             self._stamps.observe(batch.stamp, wall)
             arrival = self.replica.receive(batch, now - age, cause, now)
@@ -214,16 +216,13 @@ class Ingest:
                 self.adopt(self._repair.touch(stream))
             if self._repair.has_gaps and not had_gaps:
                 self.on_gap()
-        return [None if batch is None else batch.stream.namespace for _, _, batch in read]
 
     def keeps(self, stream: Stream) -> bool:
         """Tell whether rows of a stream are kept here: of a namespace that is held, and all own ones."""
         return stream.origin.name == self._name or self.is_held(stream.namespace)
 
-    def _kept(self, batch: Batch | None) -> Batch | None:
-        return batch if batch is not None and self.keeps(batch.stream) else None
-
-    def _read(self, payload: bytes) -> Batch | None:
+    def read(self, payload: bytes) -> Batch | None:
+        """Read a payload; None, counted, for one that can't be."""
         try:
             batch = decode_batch(payload)
             check_ahead(self.replica.vector, batch.stream, batch.numbers[-1][1])

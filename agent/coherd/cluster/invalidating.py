@@ -20,7 +20,7 @@ from coherd.errors import NotDurable, RpcFailed
 from coherd.net.peer import StreamRange
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from coherd.cluster.delivery import Delivery
     from coherd.cluster.ingest import Ingest
@@ -100,10 +100,13 @@ class Invalidating:
         self._changed = trio.lowlevel.ParkingLot()
         roster.on_change = self._look_again
 
-    async def invalidate(self, order: Order) -> Outcome:
+    async def invalidate(
+        self, order: Order, show: Callable[[Receipt], None] = lambda _receipt: None
+    ) -> Outcome:
         """Accept rows, and answer when what was asked for is reached, or not reachable, or too late.
 
-        Raises `Overloaded` or `NotDurable`.
+        `show` is called with the receipt once the rows are accepted; it grows meanwhile. Raises
+        `Overloaded` or `NotDurable`.
         """
         wait, wanted = order.wait, order.members
         if wait is None:
@@ -125,9 +128,9 @@ class Invalidating:
         dots = [StreamRange(batch.stream, numbers) for numbers in batch.numbers]
         members = wanted if wait is Wait.MEMBERS else None
         receipt = Receipt(dots, required, members)
+        show(receipt)
         self._spreading.spread(
-            order.namespace,
-            order.lane,
+            batch,
             accepted.payload,
             accepted.arrival.accepted_at,
             receipt if wait >= Wait.REGION else None,
@@ -202,6 +205,7 @@ class Invalidating:
         while name in receipt.missing:
             peer = self._linking.peers.get(name)
             if peer is None:
+                self._linking.need(name)
                 await self._changed.park()
                 continue
             # Minus infinity where an answer comes together with the end of the waiting.

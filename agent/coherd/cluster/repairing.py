@@ -109,17 +109,17 @@ class Repairing:
 
     async def peer(self, name: str) -> Peer | None:
         """Give the door to a member, None where it cannot be reached: the one place that knows how."""
-        return self._linking.peers.get(name)
+        return self._linking.peers.get(name) or await self._linking.reach(name)
 
     def reachable(self) -> list[str]:
-        """Give the members that can be asked: those with an open link, and whoever has spoken lately."""
+        """Give the members that can be asked: those that links open to, and whoever has spoken lately."""
         least = self._clock.now() - HEARD_LASTS
         self._heard = {
             name: at
             for name, at in self._heard.items()
             if at >= least and name in self._roster.members
         }
-        return list({**dict.fromkeys(self._linking.peers), **self._heard})
+        return list({**dict.fromkeys(self._linking.reachable), **self._heard})
 
     def _unreached(self, name: str) -> None:
         self._heard.pop(name, None)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from coherd.model import HandlerInfo, Origin, Range, Stream
+    from coherd.net.traces import TraceQuestion, TraceReply
+    from coherd.replication.parcels import Applied, Arc
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
@@ -126,7 +128,9 @@ class Parcel:
     age: float
     """Seconds since the rows were accepted at their origin."""
     receipt: bool
-    """True when the sender wants to know that they were applied."""
+    """True when their origin wants to know who has applied them."""
+    arcs: tuple[Arc, ...] = ()
+    """Whom the receiver is to hand it on to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,8 @@ class LinkReply:
 
     acknowledged: int = 0
     """Every parcel up to this one was taken."""
-    receipts: Sequence[tuple[int, Sequence[str]]] = ()
-    """Parcels, each with the names of agents that have applied it."""
+    applied: Sequence[Applied] = ()
+    """Who has applied which payloads."""
 
 
 class OutgoingLink(Protocol):
@@ -184,6 +188,9 @@ class Peer(Protocol):
 
     async def applied(self, sender: Origin, dots: Sequence[StreamRange], wait: float) -> bool:
         """Ask whether its host has applied rows; it may think about it for `wait` seconds."""
+
+    async def trace(self, sender: Origin, question: TraceQuestion, timeout: float) -> TraceReply:
+        """Ask when and how rows came to its host, and who has applied them there."""
 
     async def aclose(self) -> None:
         """Close the connection."""

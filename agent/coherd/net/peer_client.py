@@ -36,6 +36,7 @@ from coherd.net.peer_codec import (
     encode_origin,
     encode_parcels,
 )
+from coherd.net.trace_codec import decode_reply, encode_question
 from coherd.v1 import peer_service_pb2 as pb
 from coherd.v1 import types_pb2
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from coherd.model import Origin, Stream
     from coherd.net.bridge import ClientStream
+    from coherd.net.traces import TraceQuestion, TraceReply
     from coherd.replication.intervals import Intervals
 
 METHODS = methods(pb.DESCRIPTOR.services_by_name["PeerService"])
@@ -156,6 +158,12 @@ class GrpcPeer:
         )
         reply = await self._call("Applied", request, wait + CALL_TIMEOUT)
         return bool(reply.applied)
+
+    async def trace(self, sender: Origin, question: TraceQuestion, timeout: float) -> TraceReply:
+        """Ask when and how rows came to its host, and who has applied them there."""
+        reply = await self._call("Trace", encode_question(sender, question), timeout)
+        with _checking("Trace", self._refused):
+            return decode_reply(reply, question.namespace)
 
     async def aclose(self) -> None:
         """Close the connections."""

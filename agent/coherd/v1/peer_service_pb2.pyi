@@ -163,6 +163,7 @@ class Parcel(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     AGE_MS_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    ARCS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3 … on this link."""
     payload: _builtins.bytes
@@ -170,7 +171,11 @@ class Parcel(_message.Message):
     age_ms: _builtins.int
     """Time since the rows were accepted at their origin, in milliseconds."""
     receipt: _builtins.bool
-    """True when the sender wants to know that they were applied."""
+    """True when their origin wants to know who has applied them."""
+    @_builtins.property
+    def arcs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arc]:
+        """Whom the receiver is to hand it on to: on each ring one arc, or none."""
+
     def __init__(
         self,
         *,
@@ -178,14 +183,41 @@ class Parcel(_message.Message):
         payload: _builtins.bytes = ...,
         age_ms: _builtins.int = ...,
         receipt: _builtins.bool = ...,
+        arcs: _abc.Iterable[Global___Arc] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "payload", b"payload", "receipt", b"receipt", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "arcs", b"arcs", "payload", b"payload", "receipt", b"receipt", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Parcel: _TypeAlias = Parcel  # noqa: Y015
+
+@_typing.final
+class Arc(_message.Message):
+    """Members that are to be reached: those after the receiver and before a hash, on one of the rings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RING_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    ring: _builtins.int
+    """The ring: 0 or 1."""
+    end: _builtins.int
+    """The hash before which the arc ends; the receiver's own where it is to reach nobody."""
+    def __init__(
+        self,
+        *,
+        ring: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "ring", b"ring"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Arc: _TypeAlias = Arc  # noqa: Y015
 
 @_typing.final
 class LinkResponse(_message.Message):
@@ -203,15 +235,15 @@ class LinkResponse(_message.Message):
         """First message only: the receiver."""
 
     @_builtins.property
-    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParcelReceipt]:
-        """Who has applied which parcels."""
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PayloadReceipt]:
+        """Who has applied which payloads."""
 
     def __init__(
         self,
         *,
         me: _types_pb2.Member | None = ...,
         acknowledged: _builtins.int = ...,
-        receipts: _abc.Iterable[Global___ParcelReceipt] | None = ...,
+        receipts: _abc.Iterable[Global___PayloadReceipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["me", b"me"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -222,15 +254,18 @@ class LinkResponse(_message.Message):
 Global___LinkResponse: _TypeAlias = LinkResponse  # noqa: Y015
 
 @_typing.final
-class ParcelReceipt(_message.Message):
-    """Agents that have applied a parcel; a later one of the same parcel only adds."""
+class PayloadReceipt(_message.Message):
+    """Agents that have applied a payload; a later one of the same payload only adds."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SEQUENCE_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    RING_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
-    sequence: _builtins.int
-    """The parcel."""
+    payload: _builtins.int
+    """The payload: the first 8 bytes of its hash."""
+    ring: _builtins.int
+    """The ring on which they were reached."""
     @_builtins.property
     def applied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of the agents."""
@@ -238,16 +273,17 @@ class ParcelReceipt(_message.Message):
     def __init__(
         self,
         *,
-        sequence: _builtins.int = ...,
+        payload: _builtins.int = ...,
+        ring: _builtins.int = ...,
         applied: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "payload", b"payload", "ring", b"ring"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ParcelReceipt: _TypeAlias = ParcelReceipt  # noqa: Y015
+Global___PayloadReceipt: _TypeAlias = PayloadReceipt  # noqa: Y015
 
 @_typing.final
 class StreamNumbers(_message.Message):
@@ -722,3 +758,79 @@ class AppliedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppliedResponse: _TypeAlias = AppliedResponse  # noqa: Y015
+
+@_typing.final
+class TraceRequest(_message.Message):
+    """Which rows: the last that touch what is named, or single ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SELECTORS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    DOTS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Whose rows."""
+    rows: _builtins.int
+    """How many rows at most, the newest first."""
+    @_builtins.property
+    def sender(self) -> _types_pb2.Origin:
+        """The asker."""
+
+    @_builtins.property
+    def selectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What the rows touch: a kind byte k, t, p or n, then the name. Rows that cover it are meant, too."""
+
+    @_builtins.property
+    def dots(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Dots]:
+        """Rows that are asked for beside them."""
+
+    def __init__(
+        self,
+        *,
+        sender: _types_pb2.Origin | None = ...,
+        namespace: _builtins.str = ...,
+        selectors: _abc.Iterable[_builtins.bytes] | None = ...,
+        rows: _builtins.int = ...,
+        dots: _abc.Iterable[_types_pb2.Dots] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sender", b"sender"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dots", b"dots", "namespace", b"namespace", "rows", b"rows", "selectors", b"selectors", "sender", b"sender"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceRequest: _TypeAlias = TraceRequest  # noqa: Y015
+
+@_typing.final
+class TraceResponse(_message.Message):
+    """What this host knows of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    STARTED_US_FIELD_NUMBER: _builtins.int
+    SINCE_US_FIELD_NUMBER: _builtins.int
+    started_us: _builtins.int
+    """When the agent started, by its wall clock, in microseconds since 1970."""
+    since_us: _builtins.int
+    """Since when it remembers arrivals: what has no time came before that."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TracedRow]:
+        """The rows that it has, the newest first. One that was asked for and is not among them is not here."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[_types_pb2.TracedRow] | None = ...,
+        started_us: _builtins.int = ...,
+        since_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "since_us", b"since_us", "started_us", b"started_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceResponse: _TypeAlias = TraceResponse  # noqa: Y015

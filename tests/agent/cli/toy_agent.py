@@ -71,6 +71,9 @@ class ToyAgent(
         self.joined = admin_pb.JoinResponse()
         self.forgotten = admin_pb.ForgetResponse()
         self.left = admin_pb.LeaveResponse()
+        self.trace = admin_pb.TraceKeyResponse()
+        self.progress: Callable[[], Iterator[pb.InvalidateProgressResponse]] | None = None
+        """What is told of an invalidation; None is an agent of an older release."""
         self.watch: Callable[[pb.WatchOpen], Iterator[pb.WatchResponse]] = lambda _: iter(())
         self.address = ""
 
@@ -114,6 +117,19 @@ class ToyAgent(
     def Leave(self, request: Any, context: Any) -> admin_pb.LeaveResponse:
         self._take(request, context)
         return self.left
+
+    def TraceKey(self, request: Any, context: Any) -> admin_pb.TraceKeyResponse:
+        self._take(request, context)
+        return self.trace
+
+    def InvalidateProgress(
+        self, request: Any, context: Any
+    ) -> Iterator[pb.InvalidateProgressResponse]:
+        self._take(request, context)
+        if self.progress is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
+        else:
+            yield from self.progress()
 
     def _take(self, request: Any, context: Any) -> None:
         self.asked.append(request)

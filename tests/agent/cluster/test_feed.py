@@ -86,6 +86,38 @@ async def test_what_is_not_committed_stays_in_the_tail(small_tail: None) -> None
     assert await parts.read(Reader(parts.feed, {"shop"}, 0), 60) == KEYS
 
 
+async def test_an_arrival_is_found_by_any_of_its_positions(small_tail: None) -> None:
+    parts = Parts()
+    for n in range(20):
+        keys = [b"k" + key for key in KEYS[3 * n : 3 * n + 3]]
+        parts.ingest.accept("shop", Lane.NORMAL, keys, Effect.DROP, None, "")
+        await trio.testing.wait_all_tasks_blocked()
+    assert 0 < parts.feed._start < 60, "some are in the tail, some are not"
+    for position in range(1, 61):
+        arrival = await parts.feed.at(position)
+        assert arrival is not None
+        assert arrival.batch.selectors[position - arrival.position] == b"k" + KEYS[position - 1]
+    assert await parts.feed.at(61) is None
+
+
+async def test_an_arrival_that_is_damaged_is_not_found_and_given_up(
+    small_tail: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts()
+    for key in KEYS:
+        parts.accept(key)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def read(*_: object) -> list[Block]:
+        raise JournalDamaged("position 1", "shop", (1, 1))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.journal, "read", read)
+        assert await parts.feed.at(1) is None
+    assert parts.replica.floors["shop"].n >= 1
+    assert await parts.feed.at(2) is not None
+
+
 async def test_rows_that_the_journal_refused_are_given_up_and_late_readers_are_reset(
     small_tail: None,
 ) -> None:
