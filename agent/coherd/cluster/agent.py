@@ -101,7 +101,6 @@ class Agent:
         self.feed.on_damage = self.ingest.damaged
         self.roster = Roster(me, journal.contents.members, clock.now, self._store_member)
         self.ingest.is_held = self._holds
-        self.retiring = Retiring(self.ingest, self.repair, self.roster, self.feed, journal, clock)
         self._healing = Healing(
             self.ingest,
             self.freshness,
@@ -124,13 +123,7 @@ class Agent:
             self.ingest, self.feed, journal, self.delivery, self.roster, self.linking, dial, clock,
             self.started_at,
         )  # fmt: skip
-        self.repairing = Repairing(
-            self.ingest, self.repair, self.freshness, self.roster, self.linking, clock, random,
-            nursery, self.retiring, self._least_bound() / 4,
-        )  # fmt: skip
-        self.offering = Offering(self.ingest, self.repairing, self.roster, random)
-        self.repairing.is_alone = lambda: config.join_alone or not self.membership.has_seeds
-        self.repairing.on_synced = self._healing.look
+        self._stay_in_sync(random)
         self.invalidating = Invalidating(
             self.ingest, journal, self.spreading, self.delivery, self.roster, self.linking
         )
@@ -155,6 +148,18 @@ class Agent:
         self.membership.on_epoch = self._begin_life
         self.membership.is_ready = lambda: not self.reasons()
         self.operators = Operators(roster, self.linking, self.exchanging, self.membership, clock)
+
+    def _stay_in_sync(self, random: Random) -> None:
+        """Make what finds out what is missing here, or at the others, and fetches or offers it."""
+        ingest, roster, clock = self.ingest, self.roster, self.clock
+        self.retiring = Retiring(ingest, self.repair, roster, self.feed, self.journal, clock)
+        self.repairing = Repairing(
+            ingest, self.repair, self.freshness, roster, self.linking, clock, random, self._nursery,
+            self.retiring, self._least_bound() / 4,
+        )  # fmt: skip
+        self.repairing.is_alone = lambda: self.config.join_alone or not self.membership.has_seeds
+        self.repairing.on_synced = self._healing.look
+        self.offering = Offering(ingest, self.repairing, roster, random)
 
     def serve(self, handlers: Sequence[Handler]) -> None:
         """Begin to bring rows to caches; before peers can ask whether they are applied here."""
