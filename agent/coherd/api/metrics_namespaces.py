@@ -141,6 +141,12 @@ class NamespaceFigures:
             lambda name: len(ledgers[name]) if name in ledgers else 0,
         )
         yield self._gauge(
+            "coherd_era",
+            "How often streams of lives that are over were let go of, at most once a day.",
+            agent.retiring.eras.number,
+            max,
+        )
+        yield self._gauge(
             "coherd_streams",
             "Streams known, one for each life of each origin and lane.",
             lambda name: len(agent.replica.vector.streams(name)),

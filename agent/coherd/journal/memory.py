@@ -186,7 +186,9 @@ class MemoryJournal(BaseJournal):
 
     def _find_damage(self) -> None:
         """Drop what is lost, and note up to where its namespaces may lack something."""
-        disk, blocks = self.disk, self._state.blocks
+        disk = self.disk
+        self._state.drop(disk.gone)
+        blocks = self._state.blocks
         for lost in [block for block in blocks if block.position in disk.lost]:
             name = lost.namespace
             following = [b for b in blocks if b.namespace == name and b.position > lost.position]
