@@ -171,6 +171,7 @@ def _build(config: AgentConfig, journal: Journal, bridge: Bridge, nursery: trio.
         epoch,
         str(config.advertise or config.listen),
         config.region,
+        config.interest,
         version=__version__,
     )
 

@@ -84,6 +84,9 @@ ARCS_MAX = _limit("ARCS_MAX", 2, "arcs of one parcel: as many as there are rings
 STREAMS_MAX = _limit("STREAMS_MAX", 10_000, "streams, or origins, of one message")
 RANGES_MAX = _limit("RANGES_MAX", 20_000, "ranges of all sets of numbers of one message")
 """Twice what the answer to a Fetch of 10,000 rows can have beside what is retained."""
+ERAS_MAX = _limit("ERAS_MAX", 10_000, "eras of one Compare")
+ERA_MAX = _limit("ERA_MAX", 100_000, "as an era")
+"""At most one begins a day: more is a mistake, and would reset whoever believed it."""
 DOTS_MAX = _limit("DOTS_MAX", 10_000, "ranges of rows of one GetReceipt or Applied")
 MEMBERS_MAX = _limit("MEMBERS_MAX", 10_000, "members of a cluster that are remembered", "counted")
 JOIN_SEEDS_MAX = _limit("JOIN_SEEDS_MAX", 100, "seeds of one `coherd join`")

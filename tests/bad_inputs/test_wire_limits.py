@@ -25,7 +25,7 @@ from coherd.clock import BootClock
 from coherd.cluster.membership import swim_config
 from coherd.errors import MalformedMessage, RpcFailed
 from coherd.limits import LIMITS
-from coherd.net import peer_codec, trace_codec
+from coherd.net import eras_codec, peer_codec, trace_codec
 from coherd.net.peer_codec import encode_member
 from coherd.replication.clock import HybridClock, is_far_ahead
 from coherd.replication.intervals import Intervals
@@ -128,6 +128,7 @@ def wide_have(count: int) -> pb.HaveRequest:
     return request
 
 
+ERA = pb.NamespaceEra(namespace="shop", era=1)
 DOTS = types.Dots(namespace="shop", origin=types.Origin(name="a", epoch=1), lane=1, first=1, last=1)
 
 by_call("NAMESPACE_MAX", "Invalidate", lambda n: invalidation(namespace="x" * n))
@@ -165,6 +166,8 @@ by_decoding(
 )
 by_decoding("ADDRESS_MAX", lambda n: peer_codec.decode_member(member(address="x" * n)))
 by_decoding("RANGES_MAX", lambda n: peer_codec.decode_have(holey_have(n)))
+by_decoding("ERAS_MAX", lambda n: eras_codec.decode_eras([ERA] * n))
+by_decoding("ERA_MAX", lambda n: eras_codec.decode_eras([pb.NamespaceEra(namespace="x", era=n)]))
 by_decoding("BATCH_RANGES_MAX", lambda n: decode_batch(holey_payload(n)))
 by_decoding("PAYLOAD_BYTES_MAX", lambda n: decode_batch(long_payload(n)))
 by_decoding(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 from coherd.api.checks import seeds_of
 from coherd.api.receipts import DURABILITIES, encode_seen
 from coherd.api.traces import encode_host, question_of, trace_timeout
+from coherd.cluster.counts import NamespaceCounts
 from coherd.cluster.diagnosis import Diagnosis
-from coherd.cluster.ingest import NamespaceCounts
 from coherd.cluster.roster import State
 from coherd.errors import RpcFailed
 from coherd.v1 import admin_service_pb2 as pb
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coherd.cluster.agent import Agent
+    from coherd.cluster.counts import LastReset
     from coherd.cluster.findings import Finding
-    from coherd.cluster.ingest import LastReset
     from coherd.net.bridge import Call
     from coherd.v1 import types_pb2
 

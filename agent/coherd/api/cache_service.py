@@ -18,7 +18,7 @@ from coherd.api.receipts import encode_change, encode_outcome
 from coherd.cluster.delivery import UNKNOWN, Follower
 from coherd.cluster.feed import Reader, reader_reset
 from coherd.cluster.invalidating import Order, Outcome, Wait
-from coherd.errors import InvalidRequest, one_failure
+from coherd.errors import InvalidRequest, RpcFailed, one_failure
 from coherd.limits import NAME_MAX, REASON_MAX, WATCH_NAMESPACES_MAX
 from coherd.model import Effect, Lane, Position
 from coherd.net.peer_codec import decode_dots
@@ -104,6 +104,12 @@ class CacheService:
             raise InvalidRequest(f"1 to {WATCH_NAMESPACES_MAX} namespaces are due")
         for name in opening.namespaces:
             check_namespace(name)
+            if not self._agent.config.holds(name):
+                raise RpcFailed(
+                    "FAILED_PRECONDITION",
+                    f"namespace {name!r} is not held by this agent: add it to the setting `interest` "
+                    "of this host, or watch at an agent that holds it",
+                )
         if len(opening.name) > NAME_MAX:
             raise InvalidRequest(f"a watcher's name has at most {NAME_MAX} characters")
         watching = _Watching(self._agent, call, opening)
@@ -194,7 +200,7 @@ def order_of(request: pb.InvalidateRequest) -> Order:
         raise InvalidRequest("an unknown lane or effect")
     if request.wait not in {0, *Wait}:
         raise InvalidRequest("an unknown wait")
-    wait = Wait(request.wait or Wait.ACCEPTED)
+    wait = Wait(request.wait) if request.wait else None
     if (wait is Wait.MEMBERS) != (request.members > 0):
         raise InvalidRequest("`members` goes with WAIT_MEMBERS and is at least 1")
     if len(request.reason) > REASON_MAX:

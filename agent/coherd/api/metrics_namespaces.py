@@ -7,7 +7,7 @@ from math import isinf
 from typing import TYPE_CHECKING
 
 from coherd.api.metrics_families import counter, gauge, histogram
-from coherd.cluster.ingest import NamespaceCounts
+from coherd.cluster.counts import NamespaceCounts
 from coherd.cluster.timing import APPLY_BOUNDS, ApplyTimes, Histogram
 from coherd.config import DEFAULTS
 from coherd.model import EVERY_NAMESPACE
@@ -106,6 +106,19 @@ class NamespaceFigures:
             lambda name: agent.repair.oldest(name, now),
             max,
         )
+        steps: Counter[tuple[str, str]] = Counter()
+        for name, counts in agent.ingest.counts.items():
+            label = self._label(name)
+            steps[label, "replay"] += counts.repaired
+            steps[label, "cover"] += counts.covered
+            steps[label, "blank"] += counts.blank
+            steps[label, "reset"] += counts.flushed
+        yield counter(
+            "coherd_repaired_rows_total",
+            "Missing rows that were made good, by how.",
+            ("namespace", "step"),
+            steps.items(),
+        )
         resets: Counter[tuple[str, str]] = Counter()
         for name, counts in agent.ingest.counts.items():
             for cause, number in counts.resets.items():
@@ -151,6 +164,12 @@ class NamespaceFigures:
             "coherd_selectors_remembered",
             "Keys, tags and prefixes remembered.",
             lambda name: len(ledgers[name]) if name in ledgers else 0,
+        )
+        yield self._gauge(
+            "coherd_era",
+            "How often streams of lives that are over were let go of, at most once a day.",
+            agent.retiring.eras.number,
+            max,
         )
         yield self._gauge(
             "coherd_streams",

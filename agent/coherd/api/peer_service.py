@@ -10,6 +10,7 @@ import trio
 
 from coherd.errors import RpcFailed, one_failure
 from coherd.limits import APPLIED_WAIT_MAX
+from coherd.net.eras_codec import decode_eras, encode_eras, encode_have_reply
 from coherd.net.peer_codec import (
     OriginTable,
     decode_buckets,
@@ -77,8 +78,7 @@ class PeerService:
 
     async def Have(self, request: pb.HaveRequest, _call: Call) -> pb.HaveResponse:  # noqa: N802
         """Take what changed at a peer."""
-        reply = self._endpoint.have(decode_have(request))
-        return pb.HaveResponse(quiet=reply.quiet, sum=reply.sum, catching_up=reply.catching_up)
+        return encode_have_reply(self._endpoint.have(decode_have(request)))
 
     async def Compare(  # noqa: N802
         self, request: pb.CompareRequest, _call: Call
@@ -95,8 +95,10 @@ class PeerService:
         if request.buckets:
             differing = self._endpoint.compare_buckets(sender, request.buckets)
             return pb.CompareResponse(differing=differing)
-        reply = self._endpoint.compare_roots(sender, request.root)
-        return pb.CompareResponse(equal=reply.equal, catching_up=reply.catching_up)
+        reply = self._endpoint.compare_roots(sender, request.root, decode_eras(request.eras))
+        return pb.CompareResponse(
+            equal=reply.equal, catching_up=reply.catching_up, eras=encode_eras(reply.eras)
+        )
 
     async def Fetch(self, request: pb.FetchRequest, call: StreamCall) -> None:  # noqa: N802
         """Serve missing rows."""

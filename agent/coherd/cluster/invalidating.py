@@ -60,7 +60,9 @@ class Order:
     selectors: Sequence[Selector]
     effect: Effect
     versions: Sequence[int] | None
-    wait: Wait
+    wait: Wait | None
+    """None where it says nothing: accepted here; or where this agent does not hold the namespace, which makes
+    it a mere publisher, applied by one that does."""
     members: int
     """With `Wait.MEMBERS`: how many, this one included."""
     timeout: float
@@ -121,31 +123,33 @@ class Invalidating:
         `Overloaded` or `NotDurable`.
         """
         rows = Rows(order.selectors, order.effect, order.versions, order.reason)
-        members = order.members if order.wait is Wait.MEMBERS else None
+        wait, wanted = order.wait, order.members
+        if wait is None:
+            is_held = self._roster.me.holds(order.namespace)
+            wait, wanted = (Wait.ACCEPTED, 0) if is_held else (Wait.MEMBERS, 1)
+        members = wanted if wait is Wait.MEMBERS else None
+        is_asked = wait >= Wait.REGION
         receipt: Receipt
         if order.lane is Lane.BULK and self.batching.has_window(order.namespace):
             self._journal.check_room()
-            is_asked = order.wait >= Wait.REGION
             taken = await self.batching.send(order.namespace, rows, is_asked=is_asked)
-            required = self._awaited(order.wait, lambda: taken.required)
+            required = self._awaited(wait, lambda: taken.required)
             receipt = Share(taken.batches, taken.dots, required, members)
             ticket, position = taken.ticket, taken.position
         else:
-            required = self._awaited(order.wait, lambda: self._required(order.namespace))
+            required = self._awaited(wait, lambda: self._required(order.namespace))
             receipt = Receipt((), required, members)
-            accepted = self._send(
-                order.namespace, order.lane, rows, receipt, is_asked=order.wait >= Wait.REGION
-            )
+            accepted = self._send(order.namespace, order.lane, rows, receipt, is_asked=is_asked)
             ticket, position = accepted.ticket, accepted.arrival.last
         show(receipt)
-        if order.wait > Wait.ACCEPTED:
+        if wait > Wait.ACCEPTED:
             self._ask_caches(receipt)
         if not ticket:  # it was closed just now
             raise NotDurable(f"not durable, may have been applied: {self._journal.error}")
         await self._journal.committed(ticket)
-        if order.wait > Wait.ACCEPTED:
+        if wait > Wait.ACCEPTED:
             await self._gather(receipt, order.timeout, order.timeout / 2)
-        self.outcomes[order.wait, receipt.is_complete] += 1
+        self.outcomes[wait, receipt.is_complete] += 1
         return Outcome(receipt, receipt.is_complete, position)
 
     def _send(

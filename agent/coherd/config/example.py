@@ -58,6 +58,11 @@ profile = "lan"
 # default: "restart"
 on_stop = "restart"
 
+# The namespaces of which copies are kept on this host, "*" for all. [] is an agent that only publishes: it
+# may invalidate anything, keeps no rows of others, and no receipt waits for it.
+# default: ["*"]
+interest = ["*"]
+
 # The directory of the journal and the identity: on a local disk, for one agent alone.
 # default: "/var/lib/coherd"
 data_dir = "/var/lib/coherd"
@@ -84,6 +89,10 @@ journal_bytes_max = 4_294_967_296
 # Seconds over which the resets of many agents are spread, so that not all caches are refilled at once.
 # default: "5s"
 reset_jitter = "5s"
+
+# Missing rows of a namespace from which it is reset instead of replayed.
+# default: 1_000_000
+replay_max = 1_000_000
 
 # A table for each namespace that needs settings of its own. What it leaves unset comes from
 # [namespaces.default], which is also for namespaces that are not named here.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from coherd.model import NAME_PATTERN, NAMESPACE_PATTERN
+from coherd.model import EVERY_NAMESPACE, NAME_PATTERN, NAMESPACE_PATTERN
 
 DURATION_MAX = 3650 * 86_400.0
 """Ten years in seconds: a longer duration is a mistake."""
@@ -177,6 +177,11 @@ def namespace(value: object) -> str:
             f"{shown(text)} is not a namespace: 1 to 64 lower-case letters, digits, '.', '_' or '-'"
         )
     return text
+
+
+def interest(value: object) -> str:
+    """Read the name of a namespace, or what stands for all of them."""
+    return EVERY_NAMESPACE if value == EVERY_NAMESPACE else namespace(value)
 
 
 def directory(value: object) -> Path:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from coherd.model import EVERY_NAMESPACE
+from coherd.replication.answers import Answer
 from coherd.replication.intervals import Intervals
-from coherd.replication.repair import Answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -73,6 +73,8 @@ class HaveReply(NamedTuple):
     quiet: bool
     sum: int
     catching_up: bool
+    streams: Sequence[tuple[Stream, Intervals]] = ()
+    """To an offer: what it has of the offered streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Have:
     changes: Sequence[tuple[Stream, Intervals]]
     sum: int
     catching_up: bool
+    offer: bool = False
+    """The sender holds none of these namespaces, and wants to know what the receiver has of its streams."""
 
 
 class StreamsPage(NamedTuple):
@@ -97,6 +101,8 @@ class RootReply(NamedTuple):
 
     equal: bool
     catching_up: bool
+    eras: Mapping[str, int] = {}
+    """Those of the answering agent that are not 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,8 @@ class FetchPart:
     """In the last part: what is known beyond the rows."""
     retry_after: float = 0.0
     """Not 0: nothing is served now; ask again after so many seconds."""
+    more: bool = False
+    """Whether more answers follow; what several say of one stream is to be joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +170,8 @@ class Peer(Protocol):
     async def have(self, have: Have) -> HaveReply:
         """Tell it what changed."""
 
-    async def compare_roots(self, sender: Origin, root: int) -> RootReply:
-        """Compare the hashes over everything."""
+    async def compare_roots(self, sender: Origin, root: int, eras: Mapping[str, int]) -> RootReply:
+        """Compare the hashes over everything, and the eras that are not 0."""
 
     async def compare_buckets(self, sender: Origin, buckets: Sequence[int]) -> Sequence[int]:
         """Give the numbers of the buckets that differ."""

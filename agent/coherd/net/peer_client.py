@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from coherd.errors import MalformedMessage, RpcFailed
 from coherd.net.bridge import Bridge, methods
+from coherd.net.eras_codec import decode_eras, decode_have_reply, encode_eras
 from coherd.net.peer import (
     ExchangeReply,
     FetchPart,
@@ -107,14 +108,15 @@ class GrpcPeer:
     async def have(self, have: Have) -> HaveReply:
         """Tell it what changed."""
         reply = await self._call("Have", encode_have(have))
-        return HaveReply(reply.quiet, reply.sum, reply.catching_up)
+        with _checking("Have", self._refused):
+            return decode_have_reply(reply)
 
-    async def compare_roots(self, sender: Origin, root: int) -> RootReply:
-        """Compare the hashes over everything."""
-        reply = await self._call(
-            "Compare", pb.CompareRequest(sender=encode_origin(sender), root=root)
-        )
-        return RootReply(reply.equal, reply.catching_up)
+    async def compare_roots(self, sender: Origin, root: int, eras: Mapping[str, int]) -> RootReply:
+        """Compare the hashes over everything, and the eras that are not 0."""
+        request = pb.CompareRequest(sender=encode_origin(sender), root=root, eras=encode_eras(eras))
+        reply = await self._call("Compare", request)
+        with _checking("Compare", self._refused):
+            return RootReply(reply.equal, reply.catching_up, decode_eras(reply.eras))
 
     async def compare_buckets(self, sender: Origin, buckets: Sequence[int]) -> Sequence[int]:
         """Give the numbers of the buckets that differ."""

@@ -41,9 +41,9 @@ from coherd.net.peer import (
     Parcel,
     StreamRange,
 )
+from coherd.replication.answers import Answer
 from coherd.replication.intervals import Intervals
 from coherd.replication.parcels import Applied, Arc
-from coherd.replication.repair import Answer
 from coherd.replication.ring import RINGS
 from coherd.v1 import peer_service_pb2 as peer_pb
 from coherd.v1 import types_pb2
@@ -216,6 +216,7 @@ def encode_have(have: Have) -> peer_pb.HaveRequest:
         changes=changes,
         sum=have.sum,
         catching_up=have.catching_up,
+        offer=have.offer,
     )
 
 
@@ -226,6 +227,7 @@ def decode_have(message: peer_pb.HaveRequest) -> Have:
         decode_streams(message.changes, message.origins),
         message.sum,
         message.catching_up,
+        message.offer,
     )
 
 
@@ -258,6 +260,7 @@ def encode_part(part: FetchPart) -> peer_pb.FetchResponse:
         origins=table.encode(),
         answers=answers,
         retry_after_ms=_age_ms(part.retry_after),
+        more=part.more,
     )
 
 
@@ -281,7 +284,7 @@ def decode_part(message: peer_pb.FetchResponse) -> FetchPart:
     }
     _check_parcels(message.blocks)
     blocks = [(block.payload, _decode_age(block.age_ms)) for block in message.blocks]
-    return FetchPart(blocks, answers, message.retry_after_ms / 1000)
+    return FetchPart(blocks, answers, message.retry_after_ms / 1000, message.more)
 
 
 def encode_parcels(parcels: Iterable[Parcel]) -> peer_pb.LinkRequest:

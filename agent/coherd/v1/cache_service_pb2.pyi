@@ -28,7 +28,7 @@ class _Wait:
 class _WaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Wait.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WAIT_UNSPECIFIED: _Wait.ValueType  # 0
-    """As WAIT_ACCEPTED."""
+    """As WAIT_ACCEPTED; where this agent does not hold the namespace, as WAIT_MEMBERS with `members` 1."""
     WAIT_ACCEPTED: _Wait.ValueType  # 1
     """Journaled by this agent."""
     WAIT_LOCAL: _Wait.ValueType  # 2
@@ -42,7 +42,7 @@ class Wait(_Wait, metaclass=_WaitEnumTypeWrapper):
     """For what an Invalidate waits before it answers."""
 
 WAIT_UNSPECIFIED: Wait.ValueType  # 0
-"""As WAIT_ACCEPTED."""
+"""As WAIT_ACCEPTED; where this agent does not hold the namespace, as WAIT_MEMBERS with `members` 1."""
 WAIT_ACCEPTED: Wait.ValueType  # 1
 """Journaled by this agent."""
 WAIT_LOCAL: Wait.ValueType  # 2

@@ -338,10 +338,13 @@ class HaveRequest(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     SUM_FIELD_NUMBER: _builtins.int
     CATCHING_UP_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
     sum: _builtins.int
     """Sum over the streams of the namespaces that both hold."""
     catching_up: _builtins.bool
     """True when the sender is still catching up."""
+    offer: _builtins.bool
+    """True when the sender holds nothing of these namespaces and wants to know what the receiver has of them."""
     @_builtins.property
     def sender(self) -> _types_pb2.Origin:
         """The sender."""
@@ -362,10 +365,11 @@ class HaveRequest(_message.Message):
         changes: _abc.Iterable[Global___StreamNumbers] | None = ...,
         sum: _builtins.int = ...,
         catching_up: _builtins.bool = ...,
+        offer: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sender", b"sender"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "changes", b"changes", "origins", b"origins", "sender", b"sender", "sum", b"sum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "changes", b"changes", "offer", b"offer", "origins", b"origins", "sender", b"sender", "sum", b"sum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,26 +384,64 @@ class HaveResponse(_message.Message):
     QUIET_FIELD_NUMBER: _builtins.int
     SUM_FIELD_NUMBER: _builtins.int
     CATCHING_UP_FIELD_NUMBER: _builtins.int
+    ORIGINS_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
     quiet: _builtins.bool
     """True when its own vector does not change at the moment."""
     sum: _builtins.int
     """Its sum over the same streams."""
     catching_up: _builtins.bool
     """True when it is still catching up."""
+    @_builtins.property
+    def origins(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Origin]:
+        """To an offer: the table of origins that streams points into."""
+
+    @_builtins.property
+    def streams(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamNumbers]:
+        """To an offer: what the receiver has of the offered streams."""
+
     def __init__(
         self,
         *,
         quiet: _builtins.bool = ...,
         sum: _builtins.int = ...,
         catching_up: _builtins.bool = ...,
+        origins: _abc.Iterable[_types_pb2.Origin] | None = ...,
+        streams: _abc.Iterable[Global___StreamNumbers] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "quiet", b"quiet", "sum", b"sum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "origins", b"origins", "quiet", b"quiet", "streams", b"streams", "sum", b"sum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HaveResponse: _TypeAlias = HaveResponse  # noqa: Y015
+
+@_typing.final
+class NamespaceEra(_message.Message):
+    """How often a namespace with very many streams has let go of those that are dead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ERA_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The namespace."""
+    era: _builtins.int
+    """Its era."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        era: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["era", b"era", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamespaceEra: _TypeAlias = NamespaceEra  # noqa: Y015
 
 @_typing.final
 class CompareRequest(_message.Message):
@@ -413,6 +455,7 @@ class CompareRequest(_message.Message):
     WANTED_FIELD_NUMBER: _builtins.int
     SKIP_FIELD_NUMBER: _builtins.int
     CATCHING_UP_FIELD_NUMBER: _builtins.int
+    ERAS_FIELD_NUMBER: _builtins.int
     root: _builtins.int
     """First round: the hash over all buckets."""
     skip: _builtins.int
@@ -431,6 +474,10 @@ class CompareRequest(_message.Message):
     def wanted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Third round: the buckets whose streams are wanted."""
 
+    @_builtins.property
+    def eras(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceEra]:
+        """First round: the eras of the namespaces that both hold, where they are not 0."""
+
     def __init__(
         self,
         *,
@@ -440,10 +487,11 @@ class CompareRequest(_message.Message):
         wanted: _abc.Iterable[_builtins.int] | None = ...,
         skip: _builtins.int = ...,
         catching_up: _builtins.bool = ...,
+        eras: _abc.Iterable[Global___NamespaceEra] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sender", b"sender"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "catching_up", b"catching_up", "root", b"root", "sender", b"sender", "skip", b"skip", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "catching_up", b"catching_up", "eras", b"eras", "root", b"root", "sender", b"sender", "skip", b"skip", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -461,6 +509,7 @@ class CompareResponse(_message.Message):
     STREAMS_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     CATCHING_UP_FIELD_NUMBER: _builtins.int
+    ERAS_FIELD_NUMBER: _builtins.int
     equal: _builtins.bool
     """First round: true when the roots are equal."""
     more: _builtins.bool
@@ -479,6 +528,10 @@ class CompareResponse(_message.Message):
     def streams(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamNumbers]:
         """Third round: the streams of the wanted buckets."""
 
+    @_builtins.property
+    def eras(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceEra]:
+        """First round: the eras of the namespaces that both hold, where they are not 0."""
+
     def __init__(
         self,
         *,
@@ -488,10 +541,11 @@ class CompareResponse(_message.Message):
         streams: _abc.Iterable[Global___StreamNumbers] | None = ...,
         more: _builtins.bool = ...,
         catching_up: _builtins.bool = ...,
+        eras: _abc.Iterable[Global___NamespaceEra] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "differing", b"differing", "equal", b"equal", "more", b"more", "origins", b"origins", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "differing", b"differing", "equal", b"equal", "eras", b"eras", "more", b"more", "origins", b"origins", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -543,8 +597,11 @@ class FetchResponse(_message.Message):
     ORIGINS_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     retry_after_ms: _builtins.int
     """Not 0: nothing is served now; ask again after so many milliseconds."""
+    more: _builtins.bool
+    """True when more answers follow: nothing may be made of these before all are there."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Block]:
         """Rows."""
@@ -555,7 +612,7 @@ class FetchResponse(_message.Message):
 
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamAnswer]:
-        """Last message only: per stream what is known beyond the rows."""
+        """Last messages only: per stream what is known beyond the rows; what several say of one is to be joined."""
 
     def __init__(
         self,
@@ -564,10 +621,11 @@ class FetchResponse(_message.Message):
         origins: _abc.Iterable[_types_pb2.Origin] | None = ...,
         answers: _abc.Iterable[Global___StreamAnswer] | None = ...,
         retry_after_ms: _builtins.int = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "blocks", b"blocks", "origins", b"origins", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "blocks", b"blocks", "more", b"more", "origins", b"origins", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

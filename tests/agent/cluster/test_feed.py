@@ -9,12 +9,15 @@ from random import Random
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coherd.clock import ManualClock
 from coherd.cluster import feed as feed_module
 from coherd.cluster.delivery import QUESTIONS_MAX, Delivery, Follower, Question
 from coherd.cluster.feed import Feed, Reader
 from coherd.cluster.ingest import Ingest
+from coherd.cluster.tail import StreamTail
 from coherd.errors import JournalDamaged, NotDurable, Overloaded
 from coherd.journal import Block, Write
 from coherd.journal.base import QUEUE_BYTES_MAX
@@ -337,3 +340,24 @@ async def test_a_position_in_another_journal_is_none_of_what_a_cloned_one_holds(
     assert ingest.locate(Position("a", 7, 30)) is None
     assert ingest.locate(Position("b", 8, 30)) == 0
     assert [ingest.locate(ingest.write_out(n)) for n in (0, 1, 30, 60)] == [0, 1, 30, 60]
+
+
+RANGES = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 5)), min_size=1, max_size=3)
+
+
+@given(st.lists(RANGES, max_size=15), RANGES, st.integers(0, 15))
+def test_a_tail_finds_by_numbers_what_a_look_at_all_of_it_finds(
+    batches: list[list[tuple[int, int]]], asked: list[tuple[int, int]], kept_from: int
+) -> None:
+    tail: StreamTail[int] = StreamTail()
+    sets = [Intervals((low, low + more) for low, more in each) for each in batches]
+    for at, each in enumerate(sets):
+        tail.add(each.ranges(), at)
+    wanted = Intervals((low, low + more) for low, more in asked)
+    assert sorted(tail.find(wanted)) == [at for at, each in enumerate(sets) if each & wanted]
+    firsts = [sets[at].first for at in tail.find(wanted)]
+    assert firsts == sorted(firsts)
+    assert tail.keep(lambda at: at >= kept_from) == (kept_from < len(sets))
+    assert sorted(tail.find(wanted)) == [
+        at for at, each in enumerate(sets) if each & wanted and at >= kept_from
+    ]
