@@ -92,6 +92,7 @@ async def run(
                 started(agent)
                 await stop.wait()
                 log.info("stopping")
+                agent.invalidating.batching.close()
                 if config.on_stop == "leave":
                     agent.operators.on_left = lambda: None  # it is stopping already
                     await agent.operators.leave()

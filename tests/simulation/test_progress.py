@@ -20,6 +20,9 @@ from coherd.v1 import types_pb2
 class Call:
     """What is sent, and when."""
 
+    metadata = ()
+    peer = "unix:"
+
     def __init__(self) -> None:
         self.told: list[cache.InvalidateProgressResponse] = []
         self.times: list[float] = []
@@ -104,5 +107,5 @@ async def test_what_is_refused_is_refused_as_without_progress(autojump_clock: Mo
         with pytest.raises(InvalidRequest):
             await follow(one, keys=[b""])
         one.agent.journal.fail_next("disk I/O error")  # type: ignore[attr-defined]
-        with pytest.RaisesGroup(NotDurable):
+        with pytest.raises(NotDurable):
             await follow(one)

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coherd.api.checks import check_namespace, selectors_of, timeout_of, versions_of
+from coherd.api.checks import (
+    check_namespace,
+    client_of,
+    selectors_of,
+    timeout_of,
+    versions_of,
+)
 from coherd.api.receipts import encode_change, encode_outcome
 from coherd.cluster.delivery import UNKNOWN, Follower
 from coherd.cluster.feed import Reader, reader_reset
@@ -39,24 +45,27 @@ class CacheService:
         self._agent = agent
 
     async def Invalidate(  # noqa: N802
-        self, request: pb.InvalidateRequest, _call: Call
+        self, request: pb.InvalidateRequest, call: Call
     ) -> pb.InvalidateResponse:
         """Invalidate on every host that holds copies."""
-        outcome = await self._agent.invalidating.invalidate(order_of(request))
+        agent, order = self._agent, order_of(request)
+        with agent.budgeting.spending(client_of(call), order):
+            outcome = await agent.invalidating.invalidate(order)
         return pb.InvalidateResponse(receipt=self._final(outcome))
 
     async def InvalidateProgress(  # noqa: N802
         self, request: pb.InvalidateProgressRequest, call: StreamCall
     ) -> None:
         """Invalidate, and tell as it goes who has applied the rows."""
-        order = order_of(request.invalidate)
-        async with trio.open_nursery() as nursery:
+        agent, order = self._agent, order_of(request.invalidate)
+        with agent.budgeting.spending(client_of(call), order), one_failure():
+            async with trio.open_nursery() as nursery:
 
-            def show(receipt: Receipt) -> None:
-                nursery.start_soon(self._tell, receipt, call)
+                def show(receipt: Receipt) -> None:
+                    nursery.start_soon(self._tell, receipt, call)
 
-            outcome = await self._agent.invalidating.invalidate(order, show)
-            nursery.cancel_scope.cancel()
+                outcome = await agent.invalidating.invalidate(order, show)
+                nursery.cancel_scope.cancel()
         await call.send(pb.InvalidateProgressResponse(receipt=self._final(outcome), final=True))
 
     async def _tell(self, receipt: Receipt, call: StreamCall) -> None:

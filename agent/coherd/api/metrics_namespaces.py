@@ -10,6 +10,7 @@ from coherd.api.metrics_families import counter, gauge, histogram
 from coherd.cluster.counts import NamespaceCounts
 from coherd.cluster.timing import APPLY_BOUNDS, ApplyTimes, Histogram
 from coherd.config import DEFAULTS
+from coherd.model import EVERY_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -69,6 +70,30 @@ class NamespaceFigures:
             "From the acceptance of a row at its origin until a handler here had applied it.",
             ROW_LABELS,
             times.items(),
+        )
+        yield from self._refused()
+
+    def _refused(self) -> Iterator[Family]:
+        """What applications asked for and what never became a row."""
+        agent = self._agent
+        refused: Counter[tuple[str, str]] = Counter()
+        for (name, urgent), number in agent.budgeting.refused.items():
+            label = OTHER if name == EVERY_NAMESPACE else self._label(name)
+            refused[label, "urgent" if urgent else "rest"] += number
+        yield counter(
+            "coherd_rows_over_budget_total",
+            "Rows that were refused because a client had used up its budget.",
+            ("namespace", "lanes"),
+            refused.items(),
+        )
+        coalesced: Counter[tuple[str]] = Counter()
+        for name, number in agent.invalidating.batching.coalesced.items():
+            coalesced[(self._label(name),)] += number
+        yield counter(
+            "coherd_rows_coalesced_total",
+            "Rows of the lane bulk that others stood for, so that they were not sent.",
+            ("namespace",),
+            coalesced.items(),
         )
 
     def _repair(self) -> Iterator[Family]:

@@ -11,7 +11,7 @@ import sys
 from threading import Lock, Timer
 from typing import TYPE_CHECKING, Self
 
-from coherd.cli.connection import CallFailed
+from coherd.cli.connection import CLIENT, CallFailed
 from coherd.cli.output import duration, escaped, word
 from coherd.errors import RpcFailed
 
@@ -44,7 +44,9 @@ def follow(connection: Connection, request: pb.InvalidateRequest, timeout: float
     asked = pb.InvalidateProgressRequest(invalidate=request)
     try:
         with connection.failures(), Bar(request.members) as bar:
-            for message in connection.cache.InvalidateProgress(asked, timeout=timeout):
+            for message in connection.cache.InvalidateProgress(
+                asked, timeout=timeout, metadata=CLIENT
+            ):
                 if message.final:
                     return message.receipt
                 bar.show(message.receipt)
@@ -52,7 +54,7 @@ def follow(connection: Connection, request: pb.InvalidateRequest, timeout: float
         if error.code != "UNIMPLEMENTED":
             raise
         with connection.failures():
-            return connection.cache.Invalidate(request, timeout=timeout).receipt
+            return connection.cache.Invalidate(request, timeout=timeout, metadata=CLIENT).receipt
     raise CallFailed(
         "UNAVAILABLE",
         f"the agent at {connection.address} ended the call before its answer; it may be stopping: try "

@@ -27,11 +27,19 @@ from coherd.cli.arguments import (
     opened,
     selector_of,
 )
-from coherd.cli.connection import ANSWER_TIMEOUT, CallFailed, Connection, connect, local_option
+from coherd.cli.connection import (
+    ANSWER_TIMEOUT,
+    CLIENT,
+    CallFailed,
+    Connection,
+    connect,
+    local_option,
+)
 from coherd.cli.exit_codes import ExitCode, exit_code
 from coherd.cli.output import count_of, duration, escaped, output_option, print_json, say, tell
 from coherd.cli.receipts import Summary
-from coherd.errors import CoherdError, RpcFailed
+from coherd.config import BATCH_WINDOW_MAX
+from coherd.errors import CoherdError
 from coherd.limits import NUMBER_MAX
 from coherd.model import Effect, Lane
 
@@ -46,6 +54,8 @@ UNSPECIFIED = "unspecified"
 BUSY_ATTEMPTS = 8
 BUSY_PAUSE = 0.1
 """A busy agent is asked again this often, after this many seconds, doubled each time."""
+PUSHBACK_MAX = 60.0
+"""Seconds; an agent that says to come later than that is not waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,7 +344,7 @@ def way(asked: Asked, *, as_json: bool) -> Ask:
 def ask_once(connection: Connection, request: pb.InvalidateRequest, timeout: float) -> pb.Receipt:
     """Send one request and wait for its answer. Raises CallFailed."""
     with connection.failures():
-        return connection.cache.Invalidate(request, timeout=timeout).receipt
+        return connection.cache.Invalidate(request, timeout=timeout, metadata=CLIENT).receipt
 
 
 def send(
@@ -342,26 +352,30 @@ def send(
 ) -> None:
     """Send batch after batch. Raises CallFailed."""
     started = time.perf_counter()
+    timeout = asked.timeout + ANSWER_TIMEOUT
+    if asked.lane == Lane.BULK.name.lower():
+        timeout += BATCH_WINDOW_MAX
     for batch in found:
-        request = asked.request(batch)
-        receipt = call(partial(ask, connection, request, asked.timeout + ANSWER_TIMEOUT))
+        receipt = call(partial(ask, connection, asked.request(batch), timeout))
         done.add(batch)
         done.summary.add(receipt)
         done.seconds = time.perf_counter() - started
 
 
 def call(ask: Callable[[], pb.Receipt]) -> pb.Receipt:
-    """Ask once, and again after a moment when the agent has too much to do."""
+    """Ask once, and again after a moment, or when it says, when the agent takes no more."""
     pause = BUSY_PAUSE
-    for _ in range(BUSY_ATTEMPTS - 1):
+    for attempt in range(1, BUSY_ATTEMPTS + 1):
         try:
             return ask()
-        except RpcFailed as error:
-            if error.code != "RESOURCE_EXHAUSTED":
+        except CallFailed as error:
+            after = pause if error.retry_after is None else error.retry_after
+            is_last = attempt == BUSY_ATTEMPTS or after > PUSHBACK_MAX
+            if error.code != "RESOURCE_EXHAUSTED" or is_last:
                 raise
-        time.sleep(pause)
+        time.sleep(after)
         pause *= 2
-    return ask()
+    raise AssertionError("the last attempt answers or raises")
 
 
 def show(asked: Asked, done: Done, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from coherd.cluster.budgeting import Budgeting
 from coherd.cluster.delivery import Delivery, Follower
 from coherd.cluster.endpoint import Endpoint
 from coherd.cluster.exchanging import Exchanging
@@ -124,9 +125,7 @@ class Agent:
             self.started_at,
         )  # fmt: skip
         self._stay_in_sync(random)
-        self.invalidating = Invalidating(
-            self.ingest, journal, self.spreading, self.delivery, self.roster, self.linking
-        )
+        self._take_orders()
         self.endpoint = Endpoint(
             config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
             self.membership, self.spreading, self.feed, journal, self.delivery, clock, self.tracing,
@@ -160,6 +159,21 @@ class Agent:
         self.repairing.is_alone = lambda: self.config.join_alone or not self.membership.has_seeds
         self.repairing.on_synced = self._healing.look
         self.offering = Offering(ingest, self.repairing, roster, random)
+
+    def _take_orders(self) -> None:
+        """Make what applications ask for invalidations."""
+        config = self.config
+        self.budgeting = Budgeting(config, self.clock)
+        self.invalidating = Invalidating(
+            self.ingest,
+            self.journal,
+            self.spreading,
+            self.delivery,
+            self.roster,
+            self.linking,
+            lambda namespace: config.namespace(namespace).batch_window,
+            self._nursery,
+        )
 
     def serve(self, handlers: Sequence[Handler]) -> None:
         """Begin to bring rows to caches; before peers can ask whether they are applied here."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 __all__ = [
+    "BATCH_WINDOW_MAX",
     "DEFAULTS",
     "EXAMPLE",
     "LOCAL_DEFAULT",
@@ -58,6 +59,10 @@ NAMESPACES_MAX = 1000
 INTEREST_MAX = 64
 INTEREST_CHARACTERS_MAX = 900
 """Of all names together: what an agent says of itself is at most 4 KiB."""
+BATCH_WINDOW_MAX = 60.0
+
+RATE = config_values.unless_none(config_values.number(1.0, 1e9))
+"""Reads rows a second."""
 
 LISTEN_DEFAULT = Address("127.0.0.1", 4373)
 HTTP_DEFAULT = Address("127.0.0.1", 4375)
@@ -102,6 +107,20 @@ class NamespaceConfig:
 
     An acknowledging watcher that went away less than this ago (30 s without a bound) still counts as
     missing in receipts: its application may still serve what it holds.
+    """
+    rate_max: Annotated[float | None, Parsed(RATE)] = None
+    """Rows a second that one client may invalidate, lanes normal and bulk together; None: no limit.
+
+    A burst of one second's worth, or of 1,000 rows where that is more, is let through at once. Beyond, an
+    invalidation is refused, and told when to come again.
+    """
+    urgent_rate_max: Annotated[float | None, Parsed(RATE)] = 10_000.0
+    """Rows a second that one client may invalidate in the lane urgent; None: no limit. See `rate_max`."""
+    batch_window: Annotated[float, Parsed(config_values.duration(0.0, BATCH_WINDOW_MAX))] = 0.05
+    """Seconds that rows of the lane bulk wait for others, to leave as one batch; 0: they do not wait.
+
+    Of rows of one selector that wait together only those are sent that say more than a later one. Longer
+    saves more where the same keys are invalidated again and again; every caller waits so much longer.
     """
 
 

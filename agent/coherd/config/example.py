@@ -119,6 +119,20 @@ replay_max = 1_000_000
 # default: "30s"
 # staleness_bound = "30s"
 
+# Rows a second that one client may invalidate, lanes normal and bulk together; at least 1. A burst of one
+# second's worth, or of 1,000 rows, is let through at once. "none": no limit.
+# default: "none"
+# rate_max = "none"
+
+# The same for the lane urgent, which has a budget of its own.
+# default: 10_000.0
+# urgent_rate_max = 10_000.0
+
+# How long rows of the lane bulk wait for others, to leave as one batch in which a key stands once; up to
+# "1m". 0: they do not wait.
+# default: "50ms"
+# batch_window = "50ms"
+
 [namespaces.shop]
 max_ttl = "1h"
 entries_max = 1_000_000

@@ -101,6 +101,23 @@ def integer(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
+def number(low: float, high: float) -> Callable[[object], float]:
+    """Make the parser of a number, whole or not, from `low` to `high`."""
+
+    def parse(value: object) -> float:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
+            raise WrongValue(
+                f"expected a number from {low:,.0f} to {high:,.0f}, got {shown(value)}"
+            )
+        return float(value)
+
+    return parse
+
+
 def duration(low: float, high: float = DURATION_MAX) -> Callable[[object], float]:
     """Make the parser of a time in seconds from `low` to `high`."""
 

@@ -158,6 +158,8 @@ class BaseJournal(ABC):
             raise ValueError(f"no such ticket: {ticket}")
         self._waiting += 1
         try:
+            if ticket > self._durable:
+                self._hurry()
             await trio.lowlevel.checkpoint()
             while ticket > self._durable:
                 if self._error:
@@ -165,6 +167,9 @@ class BaseJournal(ABC):
                 await self._progress.wait()
         finally:
             self._waiting -= 1
+
+    def _hurry(self) -> None:  # noqa: B027  # only a thread needs it
+        """Somebody waits for what was queued."""
 
     def _wake(self) -> None:
         """Let the waiting look again."""

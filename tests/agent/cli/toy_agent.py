@@ -61,6 +61,8 @@ class ToyAgent(
         self.asked: list[Any] = []
         self.refusals: list[tuple[grpc.StatusCode, str]] = []
         """What the next calls are refused with; OK lets one through."""
+        self.pushback = ""
+        """With a refusal, in how many milliseconds to try again."""
         self.rows = 0
         self.receipt: Callable[[int, int], pb.Receipt] = lambda first, last: receipt(
             dots(first, last), durability=types_pb2.DURABILITY_OS
@@ -136,6 +138,8 @@ class ToyAgent(
         if self.refusals:
             code, text = self.refusals.pop(0)
             if code is not grpc.StatusCode.OK:
+                if self.pushback:
+                    context.set_trailing_metadata((("grpc-retry-pushback-ms", self.pushback),))
                 context.abort(code, text)
 
 
