@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 import trio
-from simulation.hosts import NAMESPACE, Host, hosts, wait
+from simulation.hosts import NAMESPACE, Host, hosts, is_whole, until, wait
 from simulation.test_ordinary_life import settings
 from trio.testing import MockClock
 
@@ -71,3 +71,21 @@ async def test_a_short_bound_makes_quiet_haves_come_sooner(
         await wait(20)
         assert 38 <= len(heard) <= 42, "every half a second"
         assert NAMESPACE not in one.agent.replica.vector.namespaces()
+
+
+async def test_rows_are_fetched_from_others_while_the_link_to_their_origin_is_silently_dead(
+    autojump_clock: MockClock,
+) -> None:
+    async with hosts(3) as (one, two, _):
+        for n in range(10):
+            key = b"cut:%d" % n
+            two.fill([key])
+            one.network.cut(one.address, two.address)
+            start = trio.current_time()
+            await one.invalidate([key])
+            while key in two.cache.entries:
+                await wait(0.01)
+            assert trio.current_time() - start <= 2.0
+            one.network.heal()
+            await until(lambda: is_whole(one, 3) and is_whole(two, 3))
+            await wait(1.0)

@@ -31,6 +31,10 @@ REST_MAX = 5.0
 is followed by REST times as long without one: it must not starve everything else."""
 RETRY_AFTER = 0.5
 """Seconds for which a member that failed to answer a fetch is left alone."""
+PATIENCE_MIN = 0.5
+PATIENCE_MAX = 30.0
+"""Seconds within which the next part of an answer is to come. A link may be dead without anybody noticing,
+and others may have the same rows: so at first little, and for each time in vain twice as much."""
 PAGES_MAX = 1_000
 """Messages of answers to one fetch."""
 
@@ -57,6 +61,8 @@ class Fetching:
         self._reachable = reachable
         self._unreached = unreached
         self._look = trio.Event()
+        self._patience: dict[str, float] = {}
+        """By member; of those that last let this agent wait in vain."""
 
     def look(self) -> None:
         """Have the open holes looked at now."""
@@ -89,19 +95,37 @@ class Fetching:
             if peer is None:
                 self._unreached(ask.member)
             else:
-                async with peer.fetch(self._ingest.life, ask.wanted) as parts:
-                    retry_after = await self._take(ask, parts)
+                patience = self._patience.get(ask.member, PATIENCE_MIN)
+                with trio.fail_after(patience) as waiting:
+                    async with peer.fetch(self._ingest.life, ask.wanted) as parts:
+
+                        def came() -> None:
+                            waiting.deadline = trio.current_time() + patience
+
+                        retry_after = await self._take(ask, parts, came)
+                self._patience.pop(ask.member, None)
         except RpcFailed as error:
             log.debug("fetch failed", member=ask.member, error=str(error))
+            retry_after = RETRY_AFTER
+        except trio.TooSlowError:
+            longer = min(2 * self._patience.get(ask.member, PATIENCE_MIN), PATIENCE_MAX)
+            self._patience[ask.member] = longer
+            log.debug("fetch takes too long", member=ask.member, patience=longer)
             retry_after = RETRY_AFTER
         if retry_after:
             self._repair.failed(ask, self._clock.now(), retry_after)
 
-    async def _take(self, ask: Ask, parts: AsyncIterator[FetchPart]) -> float:
-        """Take what is answered. Gives 0, or after how many seconds the member may be asked again."""
+    async def _take(
+        self, ask: Ask, parts: AsyncIterator[FetchPart], came: Callable[[], None]
+    ) -> float:
+        """Take what is answered. Gives 0, or after how many seconds the member may be asked again.
+
+        `came` is called with each part.
+        """
         answers: dict[Stream, Answer] = {}
         pages = 0
         async for part in parts:
+            came()
             if part.retry_after:
                 return part.retry_after
             self._ingest.receive(part.blocks, Cause.REPAIR)
