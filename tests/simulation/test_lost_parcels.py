@@ -12,6 +12,7 @@ from simulation.hosts import NAMESPACE, Host, hosts, is_whole, until, wait
 from simulation.test_ordinary_life import settings
 from trio.testing import MockClock
 
+from coherd.cluster.fetching import PATIENCE_LASTS
 from coherd.net.peer import Have, HaveReply
 
 ROUNDS = 60
@@ -88,4 +89,4 @@ async def test_rows_are_fetched_from_others_while_the_link_to_their_origin_is_si
             assert trio.current_time() - start <= 2.0
             one.network.heal()
             await until(lambda: is_whole(one, 3) and is_whole(two, 3))
-            await wait(1.0)
+            await wait(PATIENCE_LASTS)

@@ -35,6 +35,8 @@ PATIENCE_MIN = 0.5
 PATIENCE_MAX = 30.0
 """Seconds within which the next part of an answer is to come. A link may be dead without anybody noticing,
 and others may have the same rows: so at first little, and for each time in vain twice as much."""
+PATIENCE_LASTS = 10.0
+"""Seconds after which a member that was slow is asked with little patience again."""
 PAGES_MAX = 1_000
 """Messages of answers to one fetch."""
 
@@ -61,12 +63,16 @@ class Fetching:
         self._reachable = reachable
         self._unreached = unreached
         self._look = trio.Event()
-        self._patience: dict[str, float] = {}
-        """By member; of those that last let this agent wait in vain."""
+        self._patience: dict[str, tuple[float, float]] = {}
+        """By member that last let this agent wait in vain: how long it may take now, and until when it may."""
 
     def look(self) -> None:
         """Have the open holes looked at now."""
         self._look.set()
+
+    def linked(self, name: str) -> None:
+        """A new link to a member is open: what the last one did says nothing of it."""
+        self._patience.pop(name, None)
 
     async def run(self) -> None:
         """Fetch and reset, for ever."""
@@ -95,7 +101,7 @@ class Fetching:
             if peer is None:
                 self._unreached(ask.member)
             else:
-                patience = self._patience.get(ask.member, PATIENCE_MIN)
+                patience = self._patience_with(ask.member)
                 with trio.fail_after(patience) as waiting:
                     async with peer.fetch(self._ingest.life, ask.wanted) as parts:
 
@@ -108,12 +114,16 @@ class Fetching:
             log.debug("fetch failed", member=ask.member, error=str(error))
             retry_after = RETRY_AFTER
         except trio.TooSlowError:
-            longer = min(2 * self._patience.get(ask.member, PATIENCE_MIN), PATIENCE_MAX)
-            self._patience[ask.member] = longer
+            longer = min(2 * self._patience_with(ask.member), PATIENCE_MAX)
+            self._patience[ask.member] = longer, self._clock.now() + PATIENCE_LASTS
             log.debug("fetch takes too long", member=ask.member, patience=longer)
             retry_after = RETRY_AFTER
         if retry_after:
             self._repair.failed(ask, self._clock.now(), retry_after)
+
+    def _patience_with(self, name: str) -> float:
+        patience, until = self._patience.get(name, (PATIENCE_MIN, 0.0))
+        return patience if self._clock.now() < until else PATIENCE_MIN
 
     async def _take(
         self, ask: Ask, parts: AsyncIterator[FetchPart], came: Callable[[], None]

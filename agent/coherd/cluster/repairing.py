@@ -99,7 +99,7 @@ class Repairing:
     def start(self) -> None:
         """Start the tasks."""
         self.look_at_holders()
-        self._linking.on_linked = self.compare_soon
+        self._linking.on_linked = self._linked
         self._ingest.on_gap = self.look
         self._nursery.start_soon(self._tell)
         self._nursery.start_soon(self._compare_now_and_then)
@@ -127,6 +127,10 @@ class Repairing:
     def heard(self, name: str) -> None:
         """A member that may have no open link has spoken: it is there."""
         self._heard[name] = self._clock.now()
+
+    def _linked(self, name: str) -> None:
+        self._fetching.linked(name)
+        self.compare_soon(name)
 
     def look_at_holders(self) -> None:
         """Find out with whom this agent has to be in sync."""
