@@ -64,7 +64,7 @@ class Fetching:
         self._unreached = unreached
         self._look = trio.Event()
         self._patience: dict[str, tuple[float, float]] = {}
-        """By member that last let this agent wait in vain: how long it may take now, and until when it may."""
+        """Of members that last let this agent wait in vain: how long they may take, and until when."""
 
     def look(self) -> None:
         """Have the open holes looked at now."""
