@@ -9,8 +9,11 @@ from dataclasses import dataclass
 class SpreadConfig:
     """How one member spreads; durations in seconds."""
 
+    acknowledge_lone_after: float = 0.010
+    """A message that comes alone is acknowledged after this: acknowledgements of all to one would otherwise
+    be computed just when the last of them are still to hear of the row, where they share processors."""
     acknowledge_after: float = 0.002
-    """A parcel is acknowledged after this, together with what comes meanwhile."""
+    """When another comes before that, both are acknowledged after this: their sender has more to send."""
     remembered_for: float = 2.0
     """So long what was forwarded of a payload is not forwarded again."""
     remembered_max: int = 65_536

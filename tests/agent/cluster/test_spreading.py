@@ -98,7 +98,7 @@ async def test_what_waits_for_a_link_that_does_not_open_is_given_up(
     assert spreading.statistics["dropped"] == 1
 
 
-async def test_a_parcel_is_forwarded_in_its_arc_and_acknowledged_within_two_milliseconds(
+async def test_a_parcel_is_forwarded_in_its_arc_and_acknowledged_within_ten_milliseconds(
     nursery: trio.Nursery, spreading: Spreading, mock_clock: MockClock
 ) -> None:
     connections = await linked(nursery, spreading, "b")
@@ -112,7 +112,7 @@ async def test_a_parcel_is_forwarded_in_its_arc_and_acknowledged_within_two_mill
     ((forwarded,),) = connections[False].messages
     assert (forwarded.payload, forwarded.age, forwarded.receipt) == (b"data", 2.0, True)
     assert replies == []
-    mock_clock.jump(0.002)
+    mock_clock.jump(0.01)
     await wait_all_tasks_blocked()
     assert replies == [LinkReply(1, ())]
     spreading.applied([payload_id(b"data")])

@@ -104,7 +104,7 @@ def test_who_asks_later_or_again_is_told_all_that_is_known_once() -> None:
     assert [m.applied for n, m in core.messages() if n == "m1"] == [(Applied(1, 0, ("m0",)),)]
     core.receive(Parcels(False, 1, (Parcel(what, (Arc(0, 5),)),)), "m2", 0.01)
     core.receive(Parcels(False, 2, (Parcel(what, (Arc(0, 5),)),)), "m1", 0.01)
-    core.handle_timer(0.012)
+    core.handle_timer(0.02)
     told = {n: m.applied for n, m in core.messages() if isinstance(m, Reply)}
     assert told == {"m1": (), "m2": (Applied(1, 0, ("m0",)),)}
 
