@@ -1,0 +1,249 @@
+"""What must be true of a simulated world, whatever befell it; each finding is a violation.
+
+    missing     what was accepted is everywhere in the end, or covered by a reset there
+    vector      no vector names what was neither applied nor rightly covered
+    receipt     no receipt names a member that has not applied
+    reader      readers are shown nothing twice, and nothing is left out in silence
+    stale       no copy that an accepted row invalidates is left in a cache
+    reset       no reset without need, and no more than the faults explain
+    memory      what is kept is bounded
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from coherd.model import Cause, Effect
+from coherd.replication.intervals import Intervals
+from coherd.replication.outlink import LINK_BYTES_MAX
+from coherd.replication.repair import REFUSALS_MAX
+from coherd.sim.faults.truth import touches
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from coherd.model import Stream
+    from coherd.replication.repair import Adoption
+    from coherd.sim.faults.member import Member
+    from coherd.sim.faults.readers import Reader
+    from coherd.sim.faults.world import FaultWorld
+
+VIOLATIONS_MAX = 50
+"""More are only counted."""
+FOUND_WITHIN = 45.0
+"""Seconds in which members that are linked find out what the other has, and fetch it."""
+WAITING_MAX = 200
+"""Covers of one stream that wait, each of one answer."""
+
+
+class Violation(NamedTuple):
+    """Something that must not be."""
+
+    kind: str
+    at: float
+    what: str
+
+
+class Reset(NamedTuple):
+    """One reset."""
+
+    at: float
+    member: str
+    namespace: str
+    cause: Cause
+
+
+class Checks:
+    """Looks at what happens, and in the end at everything."""
+
+    def __init__(self, world: FaultWorld) -> None:
+        self._world = world
+        self.violations: list[Violation] = []
+        self.count = 0
+        self.resets_made: list[Reset] = []
+        self.resets_max: int | None = None
+        """How many are explained for one member and namespace; None for any number."""
+        self.blanks = self.covers = 0
+        self._rightly: dict[str, dict[Stream, Intervals]] = {}
+        """Per host what it took in without a row, and not by a reset."""
+
+    def violate(self, kind: str, what: str) -> None:
+        """Note a violation."""
+        self.count += 1
+        if len(self.violations) < VIOLATIONS_MAX:
+            self.violations.append(Violation(kind, self._world.now, what))
+
+    # ------------------------------------------------------------------ as it happens
+
+    def adopted(self, member: Member, adoption: Adoption) -> None:
+        """Look at what repair takes into a vector without a row."""
+        stream, numbers, floor = adoption
+        truth = self._world.truth
+        if floor is None:
+            self.covers += len(numbers)
+            among = member.justified.get(stream, Intervals())
+            for number in numbers:
+                if not truth.is_superseded(stream, number, among):
+                    self.violate("vector", f"{member.name} covers {stream} {number} with nothing")
+        else:
+            self.blanks += len(numbers)
+            needed = member.needed_ttl(stream.namespace)
+            age = self._world.now - truth.youngest(stream, numbers.ranges())
+            if age < needed:
+                self.violate(
+                    "vector",
+                    f"{member.name} takes {stream} {numbers} for expired: {age:.0f} s < {needed:.0f} s",
+                )
+        known = self._rightly.setdefault(member.name, {})
+        known.setdefault(stream, Intervals()).update(numbers)
+
+    def resets(
+        self, member: Member, namespace: str, cause: Cause, adopted: Mapping[Stream, Intervals]
+    ) -> None:
+        """Look at a reset that is about to be made."""
+        self.resets_made.append(Reset(self._world.now, member.name, namespace, cause))
+        if cause is not Cause.TOO_FAR_BEHIND and all(
+            self._is_obtainable(member, stream, number)
+            for stream, numbers in adopted.items()
+            for number in numbers
+        ):
+            self.violate("reset", f"{member.name} {namespace} {cause}: all of {adopted} is at hand")
+
+    def _is_obtainable(self, member: Member, stream: Stream, number: int) -> bool:
+        now, refusals, held = self._world.now, 0, False
+        for name, since in member.linked_at.items():
+            other = self._world.by_name[name]
+            if not other.is_up:
+                continue
+            state = other.replica.vector.get(stream)
+            if state is None or number not in state.have:
+                continue
+            refusals += number not in state.held
+            held |= number in state.held and now - max(since, other.awake_since, member.awake_since) >= FOUND_WITHIN
+        return held and refusals < REFUSALS_MAX
+
+    def receipt(self, origin: Member, payload: int, names: Collection[str]) -> None:
+        """Look at what an origin was told."""
+        issued = self._world.truth.issued[payload]
+        stream, numbers = issued.batch.stream, Intervals(issued.batch.numbers)
+        for name in names:
+            cache = self._world.by_name[name].cache
+            left = numbers - cache.seen.get(stream, Intervals())
+            left = left - self._rightly.get(name, {}).get(stream, Intervals())
+            if left and issued.at > cache.reset_at.get(stream.namespace, -1.0):
+                self.violate("receipt", f"{origin.name} counts {name}: {stream} {left}")
+
+    def memory(self) -> None:
+        """Look at what members keep."""
+        world = self._world
+        streams, members = len(world.truth.streams), len(world.members)
+        for member in world.members:
+            if not member.is_up:
+                continue
+            gaps = member.mending.repair._gaps
+            spread = member.spread.statistics()
+            config = member.spread.config
+            bounds = {
+                "gaps": (len(gaps), streams),
+                "claims": (max((len(g.claims) for g in gaps.values()), default=0), members),
+                "waiting covers": (
+                    max((len(g.waiting) for g in gaps.values()), default=0),
+                    WAITING_MAX,
+                ),
+                "told": (len(member.mending.told), streams),
+                "asked": (len(member.mending.asked), members),
+                "remembered": (spread["remembered"], config.remembered_max),
+                "receipts": (spread["receipts"], config.receipts_max),
+                "links": (spread["links"], 2 * members),
+                "queued": (spread["queued_bytes"], spread["links"] * LINK_BYTES_MAX),
+            }
+            for what, (is_now, most) in bounds.items():
+                if is_now > most:
+                    self.violate("memory", f"{member.name}: {is_now} {what}, at most {most}")
+
+    # ------------------------------------------------------------------ in the end
+
+    def final(self) -> None:
+        """Look at everything, some time after the last fault."""
+        self.memory()
+        for member in self._world.members:
+            if not member.is_up:
+                continue
+            self.audit(member)
+            self._look_at_vector(member)
+            self._look_at_copies(member)
+            for reader in (member.cache, member.watcher):
+                self._look_at_reader(member, reader)
+            repair, spread = member.mending.repair, member.spread.statistics()
+            if repair.open() or member.mending.asked:
+                self.violate("memory", f"{member.name}: {repair.open()} still missing")
+            if spread["queued_bytes"]:
+                self.violate("memory", f"{member.name}: {spread['queued_bytes']} B still queued")
+        self._count_resets()
+
+    def audit(self, member: Member) -> None:
+        """Look whether a vector names anything that has no reason."""
+        for stream, state in member.replica.vector:
+            if wrong := state.have - member.justified.get(stream, Intervals()):
+                self.violate("vector", f"{member.name} has {stream} {wrong} without a reason")
+
+    def _look_at_vector(self, member: Member) -> None:
+        truth = self._world.truth
+        for stream in truth.streams:
+            if stream.namespace not in member.holds:
+                continue
+            state = member.replica.vector.get(stream)
+            have = state.have if state is not None else Intervals()
+            if missing := truth.accepted(stream) - have:
+                self.violate("missing", f"{member.name} lacks {stream} {missing}")
+
+    def _look_at_copies(self, member: Member) -> None:
+        now, truth = self._world.now, self._world.truth
+        for namespace, copies in member.cache.copies.items():
+            alive = {key: copy for key, copy in copies.items() if copy.expires_at > now}
+            for issued in truth.issued:
+                stream = issued.batch.stream
+                if stream.namespace != namespace or not issued.is_committed:
+                    continue
+                extinct = truth.extinct.get(stream, Intervals())
+                for key, copy in alive.items():
+                    is_marked = copy.is_stale and issued.batch.effect is Effect.STALE
+                    if copy.loaded_at >= issued.at or is_marked:
+                        continue
+                    for number, selector in enumerate(issued.batch.selectors, issued.first):
+                        if touches(selector, key) and number not in extinct:
+                            self.violate("stale", f"{member.name} {namespace} {key!r}: {stream} {number}")
+
+    def _look_at_reader(self, member: Member, reader: Reader) -> None:
+        who = f"{type(reader).__name__.lower()} of {member.name}"
+        if reader.repeated:
+            self.violate("reader", f"the {who} was shown {reader.repeated} rows twice")
+        if reader.position != member.replica.position:
+            self.violate("reader", f"the {who} is at {reader.position}")
+        truth, now = self._world.truth, self._world.now
+        for stream in truth.streams:
+            if stream.namespace not in member.holds:
+                continue
+            left = truth.accepted(stream) - reader.seen.get(stream, Intervals())
+            left = left - self._rightly.get(member.name, {}).get(stream, Intervals())
+            if not left:
+                continue
+            since = max(reader.reset_at.get(stream.namespace, -1.0),
+                        now - member.needed_ttl(stream.namespace))  # fmt: skip
+            silent = [i for i in truth.find(stream, left.ranges()) if i.at > since]
+            if silent:
+                numbers = [(issued.first, issued.last) for issued in silent]
+                self.violate("reader", f"the {who} was not shown {stream} {numbers}")
+
+    def _count_resets(self) -> None:
+        if self.resets_max is None:
+            return
+        counts: dict[tuple[str, str], int] = {}
+        for reset in self.resets_made:
+            key = reset.member, reset.namespace
+            counts[key] = counts.get(key, 0) + 1
+        for (name, namespace), count in counts.items():
+            if count > self.resets_max:
+                self.violate(
+                    "reset", f"{name} {namespace}: {count} resets, {self.resets_max} explained"
+                )

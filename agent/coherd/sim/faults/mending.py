@@ -1,0 +1,336 @@
+"""When a simulated member tells, compares, offers, fetches and resets: the rules of agents around `Repair`.
+
+Agents do this in tasks (`cluster.repairing`, `cluster.endpoint`); here it is timers and messages. Simpler than
+there: a Compare shows all streams at once instead of buckets and pages, and what a Fetch brings comes whole.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from coherd.model import Cause
+from coherd.replication.freshness import Freshness
+from coherd.replication.repair import Repair, answer
+from coherd.sim.faults.messages import (
+    Compare,
+    Compared,
+    Fetch,
+    Fetched,
+    Have,
+    HaveReply,
+    Offer,
+    OfferReply,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from coherd.model import Batch, Stream
+    from coherd.replication.intervals import Intervals
+    from coherd.replication.repair import Answer, Ask
+    from coherd.sim.faults.member import Member
+    from coherd.sim.faults.messages import Claims, Message
+
+HAVE_INTERVAL_BUSY = 0.25
+HAVE_INTERVAL_QUIET = 1.0
+HAVE_REPEATS = 3
+HAVE_STREAMS_MAX = 1_000
+COMPARE_INTERVAL = 10.0
+OFFER_INTERVAL = 10.0
+FETCH_TIMEOUT = 10.0
+FETCHES_MAX = 3
+FETCH_RETRY_AFTER = 0.05
+RETRY_AFTER = 0.5
+SERVING, SERVING_ROW = 0.001, 0.00002
+"""Seconds that it takes to serve a Fetch, and each of its rows."""
+
+
+class Mending:
+    """Repair of one life of one member."""
+
+    def __init__(self, member: Member, random: Random) -> None:
+        self._member = member
+        self._random = random
+        self._vector = member.replica.vector
+        self.repair = Repair(self._vector, random, member.horizon, member.reset_jitter)
+        self.freshness = Freshness()
+        self.changed: dict[Stream, None] = {}
+        self.told: dict[Stream, int] = {}
+        self.comparing: dict[str, bool | None] = {}
+        """With whom, and once it has answered whether it is catching up."""
+        self.asked: dict[int, tuple[Ask, float]] = {}
+        self._serving = 0
+        self.unoffered: dict[Stream, None] = {}
+        now = member.now
+        self.tell_at = now + random.uniform(0.0, HAVE_INTERVAL_QUIET)
+        self.compare_at = now + random.uniform(0.0, COMPARE_INTERVAL)
+        self.plan_at = inf
+        self.offer_at = inf
+        self._sums: dict[str, int] = {}
+        self._totals: dict[tuple[str, ...], int] = {}
+        for stream, _ in list(self._vector):
+            self.repair.touch(stream)
+        self.look()
+
+    # ------------------------------------------------------------------ what the member says
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the vector does not change at the moment."""
+        return not self.told and not self.changed
+
+    def note_changed(self, stream: Stream) -> None:
+        """Note that numbers of a stream entered the vector."""
+        self.changed[stream] = None
+        self._totals.clear()
+        self._sums.pop(stream.namespace, None)
+
+    def look(self) -> None:
+        """Have the open holes looked at now."""
+        if self.repair.has_gaps:
+            self.plan_at = min(self.plan_at, self._member.now)
+
+    def sum(self, name: str) -> int:
+        """Give the sum of the vector over the namespaces that another member holds, too."""
+        shared = self._member.shared(name)
+        total = self._totals.get(shared)
+        if total is None:
+            sums = self._sums
+            for namespace in shared:
+                if namespace not in sums:
+                    sums[namespace] = self._vector.sum((namespace,))
+            total = self._totals[shared] = sum(sums[n] for n in shared) % 2**64
+        return total
+
+    def linked(self, name: str) -> None:
+        """A link to another member has opened."""
+        self.compare(name)
+
+    def closed(self, name: str, now: float) -> None:
+        """The link to another member has broken."""
+        self.comparing.pop(name, None)
+        for number, (ask, _) in list(self.asked.items()):
+            if ask.member == name:
+                del self.asked[number]
+                self.repair.failed(ask, now, RETRY_AFTER)
+
+    def next_timer(self) -> float:
+        """Give when `handle_timer` wants to be called, in the member's own time."""
+        return min(self.tell_at, self.compare_at, self.plan_at, self.offer_at)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due."""
+        if self.tell_at <= now:
+            self._tell(now)
+        if self.compare_at <= now:
+            self.compare_at = now + COMPARE_INTERVAL * self._random.uniform(0.8, 1.2)
+            if peers := self._member.peers:
+                self.compare(self._random.choice(peers))
+        if self.plan_at <= now:
+            self._plan(now)
+        if self.offer_at <= now:
+            self._offer(now)
+
+    # ------------------------------------------------------------------ telling and comparing
+
+    def _tell(self, now: float) -> None:
+        if self.changed:
+            self.told.update(dict.fromkeys(self.changed, 0))
+            self.changed.clear()
+        peers = self._member.peers
+        streams = list(self.told)[:HAVE_STREAMS_MAX] if self.told else ()
+        if count := len(peers):
+            first = int(self._random.random() * count)
+            self._tell_one(peers[first], streams)
+            if count > 1:
+                second = int(self._random.random() * (count - 1))
+                self._tell_one(peers[second + (second >= first)], streams)
+        for stream in streams:
+            self.told[stream] += 1
+            if self.told[stream] >= HAVE_REPEATS:
+                del self.told[stream]
+        if self.asked:
+            for number, (ask, deadline) in list(self.asked.items()):
+                if deadline <= now:
+                    del self.asked[number]
+                    self.repair.failed(ask, now, RETRY_AFTER)
+        if self.comparing:
+            for name, catching_up in list(self.comparing.items()):
+                if catching_up is not None and self.repair.is_closed(name):
+                    self._synced(name, catching_up=catching_up)
+                    del self.comparing[name]
+        if self.freshness.synced_at is None:
+            others = self._member.others
+            self.freshness.check(peers, others, alone=False, now=now)
+        self.tell_at = now + (HAVE_INTERVAL_BUSY if streams else HAVE_INTERVAL_QUIET)
+        self._member.look_after(now)
+
+    def _tell_one(self, name: str, streams: Sequence[Stream]) -> None:
+        changes: Claims = ()
+        if streams:
+            shared = self._member.shared(name)
+            state = self._vector.state
+            changes = tuple((s, state(s).have.copy()) for s in streams if s.namespace in shared)
+        have = Have(changes, self.sum(name), self.freshness.synced_at is None)
+        self._member.say(name, have)
+
+    def _synced(self, name: str, *, catching_up: bool) -> None:
+        self.freshness.completed(name, catching_up=catching_up, now=self._member.now)
+
+    def compare(self, name: str) -> None:
+        """Compare vectors with a member, unless that is under way."""
+        if name not in self.comparing:
+            self.comparing[name] = None
+            self._member.say(name, Compare(self.sum(name)))
+
+    def _streams(self, name: str) -> Claims:
+        return tuple(
+            (stream, state.have.copy())
+            for namespace in self._member.shared(name)
+            for stream, state in self._vector.streams(namespace).items()
+            if state.have
+        )
+
+    # ------------------------------------------------------------------ offering
+
+    def offer(self, stream: Stream) -> None:
+        """Offer an own stream of a namespace that is not held here, until a holder has it."""
+        self.unoffered[stream] = None
+        self.offer_at = min(self.offer_at, self._member.now + OFFER_INTERVAL)
+
+    def _offer(self, now: float) -> None:
+        by_namespace: dict[str, list[Stream]] = {}
+        for stream in self.unoffered:
+            by_namespace.setdefault(stream.namespace, []).append(stream)
+        for namespace, streams in by_namespace.items():
+            if holders := [n for n in self._member.peers if self._member.holds_too(n, namespace)]:
+                claims = tuple((s, self._vector.state(s).have.copy()) for s in streams)
+                self._member.say(self._random.choice(holders), Offer(claims))
+        self.offer_at = now + OFFER_INTERVAL if self.unoffered else inf
+
+    # ------------------------------------------------------------------ asking
+
+    def _plan(self, now: float) -> None:
+        peers = self._member.peers
+        for ask in self.repair.plan(now, peers):
+            self.asked[ask.number] = ask, now + FETCH_TIMEOUT
+            self._member.say(ask.member, Fetch(ask.number, ask.wanted))
+        for namespace, cause in self.repair.resets(now, peers):
+            self._member.reset(namespace, cause)
+        due = self.repair.next_timer(now)
+        self.plan_at = inf if due is None else due
+
+    def _serve(self, source: str, fetch: Fetch) -> None:
+        if self._serving >= FETCHES_MAX:
+            self._member.say(source, Fetched(fetch.number, (), {}, FETCH_RETRY_AFTER))
+            return
+        self._serving += 1
+        now = self._member.now
+        answers = {s: answer(self._vector.get(s), n, now) for s, n in fetch.wanted.items()}
+        batches = []
+        for stream, reply in answers.items():
+            if reply.rows:
+                batches += self._member.rows(stream, reply.rows)
+        rows = sum(len(batch) for batch, _ in batches)
+        self._member.later(
+            SERVING + SERVING_ROW * rows,
+            lambda: self._served(source, fetch.number, batches, answers),
+        )
+
+    def _served(
+        self,
+        source: str,
+        number: int,
+        batches: Sequence[tuple[Batch, float]],
+        answers: dict[Stream, Answer],
+    ) -> None:
+        self._serving -= 1
+        now = self._member.now
+        aged = tuple((batch, now - accepted_at) for batch, accepted_at in batches)
+        self._member.say(source, Fetched(number, aged, answers, 0.0))
+
+    def _fetched(self, source: str, message: Fetched) -> None:
+        member, now = self._member, self._member.now
+        ask, _ = self.asked.get(message.number, (None, 0.0))
+        for batch, age in message.batches:
+            member.take(batch, age, Cause.REPAIR)
+        if ask is None or ask.member != source:
+            return
+        del self.asked[message.number]
+        if message.retry_after:
+            self.repair.failed(ask, now, message.retry_after)
+            return
+        member.adopt(self.repair.answered(ask, message.answers, now))
+        self.look()
+
+    # ------------------------------------------------------------------ hearing
+
+    def receive(self, message: Message, source: str) -> None:
+        """Take a message."""
+        kind = type(message)
+        if kind is Have:
+            self._hear_have(source, message)  # type: ignore[arg-type]
+        elif kind is HaveReply:
+            self._hear_reply(source, message)  # type: ignore[arg-type]
+        else:
+            self._hear_rarely(source, message)
+
+    def _hear_have(self, source: str, have: Have) -> None:
+        if have.changes:
+            self.repair.claim(source, have.changes)
+            self.look()
+        mine = self.sum(source)
+        catching_up = self.freshness.synced_at is None
+        reply = HaveReply(mine, self.is_quiet, catching_up, bool(have.changes))
+        self._member.say(source, reply)
+        if mine == have.sum:
+            self._synced(source, catching_up=have.catching_up)
+
+    def _hear_reply(self, source: str, reply: HaveReply) -> None:
+        if reply.sum == self.sum(source):
+            self._synced(source, catching_up=reply.catching_up)
+        elif not reply.had_changes and reply.is_quiet and self.is_quiet:
+            self.compare(source)
+
+    def _hear_rarely(self, source: str, message: Message) -> None:
+        match message:
+            case Compare(theirs):
+                is_equal = theirs == self.sum(source)
+                streams = () if is_equal else self._streams(source)
+                catching_up = self.freshness.is_catching_up
+                self._member.say(source, Compared(is_equal, streams, catching_up))
+            case Compared(is_equal, streams, catching_up):
+                self._compared(source, streams, is_equal=is_equal, catching_up=catching_up)
+            case Fetch():
+                self._serve(source, message)
+            case Fetched():
+                self._fetched(source, message)
+            case Offer(streams):
+                self.repair.claim(source, streams)
+                self.look()
+                state = self._vector.state
+                self._member.say(
+                    source, OfferReply(tuple((s, state(s).have.copy()) for s, _ in streams))
+                )
+            case OfferReply(streams):
+                self._offered(streams)
+
+    def _compared(
+        self, source: str, streams: Claims, *, is_equal: bool, catching_up: bool
+    ) -> None:
+        if source not in self.comparing:
+            return
+        if is_equal:
+            del self.comparing[source]
+            self._synced(source, catching_up=catching_up)
+            return
+        self.comparing[source] = catching_up
+        self.repair.claim(source, streams)
+        self.look()
+
+    def _offered(self, streams: Sequence[tuple[Stream, Intervals]]) -> None:
+        for stream, numbers in streams:
+            if stream in self.unoffered and self._vector.state(stream).have <= numbers:
+                del self.unoffered[stream]

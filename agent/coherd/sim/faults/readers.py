@@ -1,0 +1,145 @@
+"""What reads a member's arrivals: the cache of its host, with copies that can be stale, and a watcher.
+
+Both follow the one rule for readers (`resume`): from a position above the floor they go on, below a floor that
+is too young they are reset. A cache keeps its cursor itself, so it goes on from there whatever its agent lost.
+What was shown to a reader is noted: nothing may be shown twice, or be left out in silence.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from coherd.model import Effect
+from coherd.replication.intervals import Intervals
+from coherd.replication.replica import resume
+from coherd.sim.faults.disk import located, written
+from coherd.sim.faults.truth import touches
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from coherd.model import Stream
+    from coherd.replication.replica import Arrival
+    from coherd.sim.faults.member import Member
+
+
+class Copy:
+    """A cached value: when it was loaded from the source, and until when it may be kept; true times."""
+
+    __slots__ = ("expires_at", "is_stale", "loaded_at")
+
+    def __init__(self, loaded_at: float, expires_at: float) -> None:
+        self.loaded_at = loaded_at
+        self.expires_at = expires_at
+        self.is_stale = False
+        """Whether it may be served only while it is being refreshed."""
+
+
+class Reader:
+    """Goes through the arrivals of the namespaces that its host holds."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.position = 0
+        """Everything up to here was read."""
+        self.cursor = (0, 0)
+        """The same as it is written outside."""
+        self.is_open = True
+        self.seen: dict[Stream, Intervals] = {}
+        self.reset_at: dict[str, float] = {}
+        """Per namespace the true time of its last reset."""
+        self.repeated = 0
+        """Rows that were shown twice."""
+        self.resets = 0
+        """That this reader alone was given."""
+        self._repeatable: dict[Stream, Intervals] = {}
+        self._reset_position: dict[str, int] = {}
+
+    def begin(
+        self, lives: Sequence[tuple[int, int]], end: int, kept: Mapping[Stream, Intervals]
+    ) -> None:
+        """Go on in another life of the agent, whose journal kept these numbers and ends at a position."""
+        self.locate(lives, end)
+        self._reset_position.clear()
+        for stream, numbers in self.seen.items():
+            self._repeatable[stream] = numbers - kept.get(stream, Intervals())
+
+    def locate(self, lives: Sequence[tuple[int, int]], end: int) -> None:
+        """Go on from where the cursor says, after the connection to the agent was opened again."""
+        self.position = located(lives, self.cursor, end)
+
+    def read(self, member: Member, now: float) -> None:
+        """Read all that is new, at a true time."""
+        replica, local = member.replica, member.now
+        if self.position >= replica.position:
+            return
+        for namespace in member.holds:
+            at = max(self.position, self._reset_position.get(namespace, 0))
+            horizon = member.horizon(namespace, local)
+            if resume(at, replica.floor(namespace), horizon, local) is None:
+                self._reset_position[namespace] = replica.position
+                self.resets += 1
+                self._reset(namespace, now)
+        log = member.log
+        for at in range(bisect_right(log, self.position, key=_last), len(log)):
+            if log[at].namespace in member.holds:
+                self._take(log[at], now)
+        self.position = replica.position
+        self.cursor = written(member.lives, self.position)
+
+    def _take(self, arrival: Arrival, now: float) -> None:
+        batch = arrival.batch
+        if not batch.numbers:
+            self._reset(arrival.namespace, now)
+            for stream, adopted in arrival.adopted.items():
+                self.seen.setdefault(stream, Intervals()).update(adopted)
+            return
+        seen = self.seen.setdefault(batch.stream, Intervals())
+        numbers = Intervals(batch.numbers)
+        if twice := (numbers & seen) - self._repeatable.get(batch.stream, Intervals()):
+            self.repeated += len(twice)
+        seen.update(numbers)
+        self._apply(arrival)
+
+    def _reset(self, namespace: str, now: float) -> None:
+        self.reset_at[namespace] = now
+
+    def _apply(self, arrival: Arrival) -> None:
+        """Do what rows ask for."""
+
+
+class Watcher(Reader):
+    """A reader that comes and goes."""
+
+
+class Cache(Reader):
+    """A cache, whose copies live on its host: neither a crash of the agent nor the loss of its disk ends them."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host)
+        self.copies: dict[str, dict[bytes, Copy]] = {}
+
+    def store(self, namespace: str, key: bytes, copy: Copy) -> None:
+        """Put a copy in."""
+        self.copies.setdefault(namespace, {})[key] = copy
+
+    def _reset(self, namespace: str, now: float) -> None:
+        super()._reset(namespace, now)
+        self.copies.pop(namespace, None)
+
+    def _apply(self, arrival: Arrival) -> None:
+        batch = arrival.batch
+        copies = self.copies.get(arrival.namespace)
+        if not copies:
+            return
+        for selector in batch.selectors:
+            for key in [k for k in copies if touches(selector, k)]:
+                if batch.effect is Effect.DROP:
+                    del copies[key]
+                else:
+                    copies[key].is_stale = True
+
+
+def _last(arrival: Arrival) -> int:
+    return arrival.last
