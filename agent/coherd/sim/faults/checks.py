@@ -130,7 +130,7 @@ class Checks:
             cache = self._world.by_name[name].cache
             left = numbers - cache.seen.get(stream, Intervals())
             left = left - self._rightly.get(name, {}).get(stream, Intervals())
-            if left and issued.at > cache.reset_at.get(stream.namespace, -1.0):
+            if left and issued.at > cache.covered_at(stream.namespace):
                 self.violate("receipt", f"{origin.name} counts {name}: {stream} {left}")
 
     def memory(self) -> None:
@@ -220,7 +220,7 @@ class Checks:
             self.violate("reader", f"the {who} was shown {reader.repeated} rows twice")
         if reader.position != member.replica.position:
             self.violate("reader", f"the {who} is at {reader.position}")
-        truth, now = self._world.truth, self._world.now
+        truth = self._world.truth
         for stream in truth.streams:
             if stream.namespace not in member.holds:
                 continue
@@ -228,8 +228,7 @@ class Checks:
             left = left - self._rightly.get(member.name, {}).get(stream, Intervals())
             if not left:
                 continue
-            since = max(reader.reset_at.get(stream.namespace, -1.0),
-                        now - member.needed_ttl(stream.namespace))  # fmt: skip
+            since = reader.covered_at(stream.namespace)
             silent = [i for i in truth.find(stream, left.ranges()) if i.at > since]
             if silent:
                 numbers = [(issued.first, issued.last) for issued in silent]

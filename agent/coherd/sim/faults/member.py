@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from coherd.model import EVERY_NAMESPACE, Cause, Origin
 from coherd.replication.intervals import Intervals
-from coherd.replication.ledger import Keep
+from coherd.replication.ledger import Keep, supersedes
 from coherd.replication.replica import Replica
 from coherd.replication.retention import EffectiveTtl, horizon
 from coherd.replication.ring import View
@@ -26,7 +26,7 @@ from coherd.sim.faults.readers import Cache, Watcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from coherd.model import Batch, Stream
+    from coherd.model import Batch, Effect, Selector, Stream
     from coherd.replication.repair import Adoption
     from coherd.replication.replica import Arrival
     from coherd.sim.faults.messages import Message
@@ -336,11 +336,16 @@ class Member:
         """Give up rows that later ones, which are held, make needless."""
         truth = self.world.truth
         for stream, state in self.replica.vector:
-            stored = state.held & self.disk.have.get(stream, Intervals())
             gone = Intervals()
-            for number in stored:
-                if truth.is_superseded(stream, number, stored):
+            newest: dict[Selector, list[tuple[Effect, int]]] = {}
+            stored = state.held & self.disk.have.get(stream, Intervals())
+            for number in reversed([*stored]):
+                selector, *row = truth.row(stream, number)
+                later = newest.setdefault(selector, [])
+                if any(supersedes(other, (row[0], row[1])) for other in later):
                     gone.add(number, number)
+                else:
+                    later.append((row[0], row[1]))
             if gone and self.write(Write(compacted={stream: gone})):
                 self.replica.vector.compact(stream, gone.ranges())
 

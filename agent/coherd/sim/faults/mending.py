@@ -62,7 +62,6 @@ class Mending:
         """With whom, and once it has answered whether it is catching up."""
         self.asked: dict[int, tuple[Ask, float]] = {}
         self._serving = 0
-        self.unoffered: dict[Stream, None] = {}
         now = member.now
         self.tell_at = now + random.uniform(0.0, HAVE_INTERVAL_QUIET)
         self.compare_at = now + random.uniform(0.0, COMPARE_INTERVAL)
@@ -70,8 +69,11 @@ class Mending:
         self.offer_at = inf
         self._sums: dict[str, int] = {}
         self._totals: dict[tuple[str, ...], int] = {}
+        self.unoffered: dict[Stream, None] = {}
         for stream, _ in list(self._vector):
             self.repair.touch(stream)
+            if stream.origin.name == member.name and stream.namespace not in member.holds:
+                self.offer(stream)
         self.look()
 
     # ------------------------------------------------------------------ what the member says

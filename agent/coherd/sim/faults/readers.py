@@ -49,6 +49,8 @@ class Reader:
         self.seen: dict[Stream, Intervals] = {}
         self.reset_at: dict[str, float] = {}
         """Per namespace the true time of its last reset."""
+        self.expired_at: dict[str, float] = {}
+        """Per namespace: what was accepted up to then could be skipped, because no copy of it was left."""
         self.repeated = 0
         """Rows that were shown twice."""
         self.resets = 0
@@ -81,12 +83,19 @@ class Reader:
                 self._reset_position[namespace] = replica.position
                 self.resets += 1
                 self._reset(namespace, now)
+            elif at < replica.floor(namespace).n:
+                expired_at = now - member.needed_ttl(namespace)
+                self.expired_at[namespace] = max(expired_at, self.expired_at.get(namespace, 0.0))
         log = member.log
         for at in range(bisect_right(log, self.position, key=_last), len(log)):
             if log[at].namespace in member.holds:
                 self._take(log[at], now)
         self.position = replica.position
         self.cursor = written(member.lives, self.position)
+
+    def covered_at(self, namespace: str) -> float:
+        """Give a true time: what was accepted up to then need not have been shown any more."""
+        return max(self.reset_at.get(namespace, -1.0), self.expired_at.get(namespace, -1.0))
 
     def _take(self, arrival: Arrival, now: float) -> None:
         batch = arrival.batch

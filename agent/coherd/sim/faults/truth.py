@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from coherd.model import EVERYTHING, Effect, Kind
 from coherd.replication.intervals import Intervals
-from coherd.replication.ledger import supersedes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,7 +97,7 @@ class Truth:
         """Tell whether a later row of the stream, one of `among`, makes this one needless."""
         selector, effect, version = self.row(stream, number)
         return any(
-            other_selector == selector and supersedes((other_effect, other), (effect, version))
+            other_selector == selector and other_effect >= effect and other >= version
             for later in among.above(number)
             for other_selector, other_effect, other in (self.row(stream, later),)
         )
