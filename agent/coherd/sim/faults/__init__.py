@@ -1,7 +1,8 @@
 """Spreading and repair under every fault that is known, in virtual time: one seed, one history.
 
-Members run the cores that agents run (`Spread`, `Replica`, `Repair`, `answer`, `Freshness`); journals, caches,
-readers and connections are simulated. `plan` draws what befalls a world, `checks` looks for what must not be.
+Members run the cores that agents run (`Spread`, `Replica`, `Repair`, `answer`, `Freshness`); journals,
+caches, readers and connections are simulated. `plan` draws what befalls a world, `checks` looks for what must
+not be.
 
     truth      what was really issued, written to the source, and lost for good
     disk       a journal with group commit: what is committed survives

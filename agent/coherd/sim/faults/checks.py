@@ -1,12 +1,12 @@
 """What must be true of a simulated world, whatever befell it; each finding is a violation.
 
-    missing     what was accepted is everywhere in the end, or covered by a reset there
-    vector      no vector names what was neither applied nor rightly covered
-    receipt     no receipt names a member that has not applied
-    reader      readers are shown nothing twice, and nothing is left out in silence
-    stale       no copy that an accepted row invalidates is left in a cache
-    reset       no reset without need, and no more than the faults explain
-    memory      what is kept is bounded
+missing     what was accepted is everywhere in the end, or covered by a reset there
+vector      no vector names what was neither applied nor rightly covered
+receipt     no receipt names a member that has not applied
+reader      readers are shown nothing twice, and nothing is left out in silence
+stale       no copy that an accepted row invalidates is left in a cache
+reset       no reset without need, and no more than the faults explain
+memory      what is kept is bounded
 """
 
 from __future__ import annotations
@@ -119,7 +119,10 @@ class Checks:
             if state is None or number not in state.have:
                 continue
             refusals += number not in state.held
-            held |= number in state.held and now - max(since, other.awake_since, member.awake_since) >= FOUND_WITHIN
+            held |= (
+                number in state.held
+                and now - max(since, other.awake_since, member.awake_since) >= FOUND_WITHIN
+            )
         return held and refusals < REFUSALS_MAX
 
     def receipt(self, origin: Member, payload: int, names: Collection[str]) -> None:
@@ -212,7 +215,9 @@ class Checks:
                         continue
                     for number, selector in enumerate(issued.batch.selectors, issued.first):
                         if touches(selector, key) and number not in extinct:
-                            self.violate("stale", f"{member.name} {namespace} {key!r}: {stream} {number}")
+                            self.violate(
+                                "stale", f"{member.name} {namespace} {key!r}: {stream} {number}"
+                            )
 
     def _look_at_reader(self, member: Member, reader: Reader) -> None:
         who = f"{type(reader).__name__.lower()} of {member.name}"

@@ -95,7 +95,6 @@ class Journal:
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
         self.rows_max = QUEUE_ROWS_MAX
-        self.refused = 0
         self._waiting: list[Write] = []
         self.queued = 0
         """Rows that wait for the disk."""
@@ -114,7 +113,6 @@ class Journal:
         """Queue a write; False when it is refused."""
         rows = write.rows
         if self.queued and self.queued + rows > self.rows_max:
-            self.refused += 1
             return False
         self.queued += rows
         self._waiting.append(write)

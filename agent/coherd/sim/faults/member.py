@@ -1,4 +1,4 @@
-"""One simulated host: its agent's cores, and around them a journal, a cache, a watcher and a clock of its own.
+"""One simulated host: its agent's cores, and around them a journal, a cache and a watcher.
 
 A life ends with a crash. Another one begins with what the disk has, or, without disk, with nothing; the cache
 of the host, and its copies, outlive both.
@@ -6,7 +6,6 @@ of the host, and its copies, outlive both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import blake2b
 from math import inf
 from random import Random
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from coherd.model import EVERY_NAMESPACE, Cause, Origin
 from coherd.replication.intervals import Intervals
-from coherd.replication.ledger import Keep, supersedes
+from coherd.replication.ledger import supersedes
 from coherd.replication.replica import Replica
-from coherd.replication.retention import EffectiveTtl, horizon
 from coherd.replication.ring import View
 from coherd.replication.spread import Spread
 from coherd.sim.faults.disk import Disk, Journal, Write
+from coherd.sim.faults.host import DRIFT_MAX, Host
 from coherd.sim.faults.mending import Mending
 from coherd.sim.faults.readers import Cache, Watcher
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from coherd.model import Batch, Effect, Selector, Stream
     from coherd.replication.repair import Adoption
     from coherd.replication.replica import Arrival
+    from coherd.sim.faults.links import Arrival as Incoming
     from coherd.sim.faults.messages import Message
     from coherd.sim.faults.world import FaultWorld
 
@@ -44,42 +44,26 @@ REFUSED_MAX = 200
 RUNNING_TIME_INTERVAL = 10.0
 
 
-@dataclass(slots=True)
-class Policy:
-    """What is set for a namespace at one member."""
-
-    max_ttl: float
-    retention: float
-    entries_max: float
-
-
-class Member:
+class Member(Host):
     """One host."""
 
     def __init__(self, world: FaultWorld, index: int, holds: Sequence[str], seed: int) -> None:
-        self.world = world
+        self.random = Random(seed)
+        super().__init__(world, self.random.uniform(-DRIFT_MAX, DRIFT_MAX))
         self.index = index
         self.name = f"member-{index}"
-        self.random = Random(seed)
         self.holds = tuple(holds)
         everything = len(holds) == len(world.namespaces)
         self.interest = (EVERY_NAMESPACE,) if everything else self.holds
-        self.policies: dict[str, Policy] = {}
-        self.past_ttls: dict[str, list[tuple[float, float]]] = {}
-        """The truth per namespace: since when, in true time, and under which `max_ttl` copies are kept."""
         self.cache = Cache(self.name)
         self.watcher = Watcher(self.name)
         self.disk = Disk()
-        self.rate = 1 + self.random.uniform(-1e-4, 1e-4)
-        self.skew = 0.0
-        """Seconds that the wall clock is ahead."""
         self.reset_jitter = 5.0
         self.commit_interval = 0.005
         self.rows_max = 20_000
         self.compacts = False
-        self.is_up = False
         self.stalled_until = self.awake_since = -inf
-        self.inbox: list[tuple[object, ...]] = []
+        self.inbox: list[Incoming] = []
         self.armed = inf
         """In world time."""
         self.life = 0
@@ -104,14 +88,10 @@ class Member:
         self.life += 1
         self.is_up, self.stalled_until, self.awake_since = True, -inf, world.now
         self.armed = inf
-        self._since, self._base = world.now, disk.running_time
+        self.begin_clock(disk.running_time, disk.max_ttls)
         self.inbox, self.linked_at, self.peers = [], {}, []
         self.journal = Journal(disk)
         self.journal.rows_max = self.rows_max
-        self._ttls = {}
-        for namespace in world.namespaces:
-            self._ttls[namespace] = EffectiveTtl(disk.max_ttls.get(namespace, ()))
-            self._ttls[namespace].set(self.policies[namespace].max_ttl, self.now)
         self.replica = Replica(self.keep)
         self.log: list[Arrival] = []
         self._restore(disk)
@@ -129,8 +109,7 @@ class Member:
         self.begin_epoch(epoch_known)
         for reader in (self.cache, self.watcher):
             reader.begin(self.lives, self.replica.position, disk.have)
-        histories = {n: ttl.history for n, ttl in self._ttls.items()}
-        self.write(Write(max_ttls=histories))
+        self.store_ttls(world.namespaces)
         self._read_later()
 
     def begin_epoch(self, known: int) -> None:
@@ -178,41 +157,9 @@ class Member:
 
     # ------------------------------------------------------------------ time
 
-    @property
-    def now(self) -> float:
-        """The running time of this host, which goes on from life to life and stands still between."""
-        return self._base + (self.world.now - self._since) * self.rate
-
-    def true_time(self, local: float) -> float:
-        """Give when its clock will show a running time."""
-        return self._since + (local - self._base) / self.rate + 1e-9
-
-    def horizon(self, namespace: str, now: float) -> float:
-        """Give the age in seconds from which a row of the namespace covers no living copy."""
-        return horizon(self._ttls[namespace].at(now))
-
-    def keep(self, namespace: str) -> Keep:
-        """Say how much of a namespace is remembered."""
-        policy = self.policies[namespace]
-        age = self.horizon(namespace, self.now)
-        return Keep(policy.entries_max, policy.retention if age == inf else age)
-
-    def set_ttl(self, namespace: str, max_ttl: float) -> None:
-        """Change the contract of a namespace as this host knows it."""
-        self.policies[namespace].max_ttl = max_ttl
-        self.past_ttls.setdefault(namespace, []).append((self.world.now, max_ttl))
-        if self.is_up:
-            self._ttls[namespace].set(max_ttl, self.now)
-            self.write(Write(max_ttls={namespace: self._ttls[namespace].history}))
-
-    def needed_ttl(self, namespace: str) -> float:
-        """Give the truth: the longest `max_ttl` under which a copy may still be alive on this host."""
-        past, now = self.past_ttls[namespace], self.world.now
-        needed = past[-1][1]
-        for (_, max_ttl), (end, _) in zip(past, past[1:], strict=False):
-            if now - end < max_ttl:
-                needed = max(needed, max_ttl)
-        return needed
+    def store_ttls(self, namespaces: Sequence[str]) -> None:
+        """Store the settings that count, present and past."""
+        self.write(Write(max_ttls={name: self._ttls[name].history for name in namespaces}))
 
     def next_timer(self) -> float:
         """Give when `handle_timer` wants to be called, in the host's running time."""
@@ -340,12 +287,12 @@ class Member:
             newest: dict[Selector, list[tuple[Effect, int]]] = {}
             stored = state.held & self.disk.have.get(stream, Intervals())
             for number in reversed([*stored]):
-                selector, *row = truth.row(stream, number)
+                selector, effect, version = truth.row(stream, number)
                 later = newest.setdefault(selector, [])
-                if any(supersedes(other, (row[0], row[1])) for other in later):
+                if any(supersedes(other, (effect, version)) for other in later):
                     gone.add(number, number)
                 else:
-                    later.append((row[0], row[1]))
+                    later.append((effect, version))
             if gone and self.write(Write(compacted={stream: gone})):
                 self.replica.vector.compact(stream, gone.ranges())
 
@@ -354,6 +301,7 @@ class Member:
     def write(self, write: Write) -> bool:
         """Queue a write to the journal; False when it is refused."""
         if not self.journal.append(write):
+            self.world.refused += 1
             return False
         if self.commit_at == inf:
             self.commit_at = self.now + self.commit_interval
@@ -426,4 +374,3 @@ class Member:
             self.spread.applied(payload, self.now)
         else:
             self._questions.append((self.replica.position, payload))
-

@@ -1,7 +1,7 @@
 """When a simulated member tells, compares, offers, fetches and resets: the rules of agents around `Repair`.
 
-Agents do this in tasks (`cluster.repairing`, `cluster.endpoint`); here it is timers and messages. Simpler than
-there: a Compare shows all streams at once instead of buckets and pages, and what a Fetch brings comes whole.
+Agents do this in tasks (`cluster.repairing`, `cluster.endpoint`); here it is timers and messages. Simpler
+than there: a Compare shows all streams at once instead of buckets and pages; what a Fetch brings comes whole.
 """
 
 from __future__ import annotations
@@ -153,21 +153,24 @@ class Mending:
             self.told[stream] += 1
             if self.told[stream] >= HAVE_REPEATS:
                 del self.told[stream]
-        if self.asked:
-            for number, (ask, deadline) in list(self.asked.items()):
-                if deadline <= now:
-                    del self.asked[number]
-                    self.repair.failed(ask, now, RETRY_AFTER)
-        if self.comparing:
-            for name, catching_up in list(self.comparing.items()):
-                if catching_up is not None and self.repair.is_closed(name):
-                    self._synced(name, catching_up=catching_up)
-                    del self.comparing[name]
+        if self.asked or self.comparing:
+            self._look_at_waiting(now)
         if self.freshness.synced_at is None:
             others = self._member.others
             self.freshness.check(peers, others, alone=False, now=now)
         self.tell_at = now + (HAVE_INTERVAL_BUSY if streams else HAVE_INTERVAL_QUIET)
         self._member.look_after(now)
+
+    def _look_at_waiting(self, now: float) -> None:
+        """Give up what was not answered, and end the syncs whose holes are closed."""
+        for number, (ask, deadline) in list(self.asked.items()):
+            if deadline <= now:
+                del self.asked[number]
+                self.repair.failed(ask, now, RETRY_AFTER)
+        for name, catching_up in list(self.comparing.items()):
+            if catching_up is not None and self.repair.is_closed(name):
+                self._synced(name, catching_up=catching_up)
+                del self.comparing[name]
 
     def _tell_one(self, name: str, streams: Sequence[Stream]) -> None:
         changes: Claims = ()
@@ -319,9 +322,7 @@ class Mending:
             case OfferReply(streams):
                 self._offered(streams)
 
-    def _compared(
-        self, source: str, streams: Claims, *, is_equal: bool, catching_up: bool
-    ) -> None:
+    def _compared(self, source: str, streams: Claims, *, is_equal: bool, catching_up: bool) -> None:
         if source not in self.comparing:
             return
         if is_equal:

@@ -1,4 +1,4 @@
-"""What befalls a simulated world: its members, their settings, load in bursts, and faults, drawn from the seed.
+"""What befalls a simulated world, drawn from the seed: its members, their settings, load in bursts, faults.
 
 Each seed draws a menu, so that some histories know one kind of fault only and others all. Everything is over
 some time before the end: then it is quiet, and what was accepted must be everywhere.
@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from coherd.model import EVERYTHING, Effect, Lane
-from coherd.sim.faults.member import Policy
+from coherd.sim.faults.host import Policy
 from coherd.sim.faults.readers import Copy
 from coherd.sim.faults.truth import KEYS, PREFIX, TAGS, key_of, tag_of
 from coherd.sim.faults.world import FaultWorld

@@ -1,8 +1,8 @@
 """What reads a member's arrivals: the cache of its host, with copies that can be stale, and a watcher.
 
-Both follow the one rule for readers (`resume`): from a position above the floor they go on, below a floor that
-is too young they are reset. A cache keeps its cursor itself, so it goes on from there whatever its agent lost.
-What was shown to a reader is noted: nothing may be shown twice, or be left out in silence.
+Both follow the one rule for readers (`resume`): from a position above the floor they go on, below a floor
+that is too young they are reset. A cache keeps its cursor itself, so it goes on from there whatever its agent
+lost. What was shown to a reader is noted: nothing may be shown twice, or be left out in silence.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Watcher(Reader):
 
 
 class Cache(Reader):
-    """A cache, whose copies live on its host: neither a crash of the agent nor the loss of its disk ends them."""
+    """A cache, whose copies live on its host: no crash of the agent, and no loss of its disk, ends them."""
 
     def __init__(self, host: str) -> None:
         super().__init__(host)

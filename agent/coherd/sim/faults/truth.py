@@ -1,4 +1,4 @@
-"""What really happened, which no member knows: every row that was accepted, when, and which are lost for good."""
+"""What really happened, which no member knows: every row that was accepted, and which are lost for good."""
 
 from __future__ import annotations
 

@@ -14,34 +14,25 @@ from typing import TYPE_CHECKING, TypeAlias
 from coherd.model import Cause
 from coherd.replication.parcels import Arrived, Parcels, Payload, ReceiptGrew, Reply
 from coherd.sim.faults.checks import Checks
-from coherd.sim.faults.links import Arrival, Connections, Pair
+from coherd.sim.faults.connecting import CRASH_NOTICED, Connecting
+from coherd.sim.faults.links import Arrival, Connections
 from coherd.sim.faults.member import Member
 from coherd.sim.faults.truth import Truth
 from coherd.sim.scheduler import Scheduler
 from coherd.sim.streams import Conditions, Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from coherd.model import Effect, Lane, Selector, Stream
     from coherd.replication.intervals import Intervals
     from coherd.replication.replica import Arrival as Rows
 
 Action: TypeAlias = Callable[[], None]
-SILENT_MIN, SILENT_MAX = 3.0, 4.0
-"""Seconds of silence after which an end gives a connection up."""
-CRASH_NOTICED = 3.0
-"""Seconds at most after which a crash is noticed."""
-DIAL_MIN, DIAL_MAX = 0.1, 2.5
-"""Seconds until two members that can reach each other are linked."""
-DEAD_AFTER_MIN, DEAD_AFTER_MAX = 4.0, 12.0
-"""Seconds after which who is not linked is not handed anything, unless a third one still hears of it."""
-SENT_AGAIN = 0.4
-"""Seconds at most after which what waited for a way is sent again."""
 URGENT, REST, CALLS = 0, 1, 2
 
 
-class FaultWorld:
+class FaultWorld(Connecting):
     """A cluster, and the truth about it."""
 
     def __init__(
@@ -71,6 +62,8 @@ class FaultWorld:
         """A checksum of all that arrived, of when and where."""
         self.receipts: dict[int, list[str]] = {}
         """Per payload who is known to have applied it."""
+        self.refused = 0
+        """Writes that full journals refused."""
 
     @property
     def now(self) -> float:
@@ -94,6 +87,10 @@ class FaultWorld:
             self.settle(member)
 
         self._scheduler.add(self.now + seconds, act)
+
+    def arrive(self, at: float, event: Arrival) -> None:
+        """Let a message arrive."""
+        self._scheduler.add(at, event)
 
     def run(self, until: float) -> None:
         """Let time go on to a moment."""
@@ -124,7 +121,9 @@ class FaultWorld:
         reachable = [
             other
             for other in self.members
-            if other.is_up and other is not member and not self.links.is_disturbed(pairs[other.index])
+            if other.is_up
+            and other is not member
+            and not self.links.is_disturbed(pairs[other.index])
         ]
         member.begin(max((m.epochs.get(member.name, 0) for m in reachable), default=0))
         self.settle(member)
@@ -134,11 +133,11 @@ class FaultWorld:
         """End a life without a word."""
         lost = member.end(with_disk=with_disk)
         self._note_lost(member, lost)
-        for pair in self._pairs(member):
+        for pair in self.pairs_of(member):
             if pair.is_up:
-                self._break(pair)
+                self.break_off(pair)
                 other = pair.second if pair.first is member else pair.first
-                self._notice(other, member, self.random.uniform(0.0, CRASH_NOTICED))
+                self.notice(other, member, self.random.uniform(0.0, CRASH_NOTICED))
 
     def _note_lost(self, member: Member, lost: Mapping[Stream, Intervals]) -> None:
         """Find out what nobody has any more."""
@@ -165,9 +164,9 @@ class FaultWorld:
         member.stalled_until = max(member.stalled_until, now + seconds)
         until = member.stalled_until
         self.at(until, lambda: self._wake(member))
-        for pair in self._pairs(member):
+        for pair in self.pairs_of(member):
             if pair.is_up:
-                self._break_later(pair)
+                self.break_later(pair)
 
     def _wake(self, member: Member) -> None:
         if self.now < member.stalled_until or not member.is_up:
@@ -179,122 +178,7 @@ class FaultWorld:
             self._deliver(event)
         self.dial(member)
 
-    # ------------------------------------------------------------------ connections
-
-    def _pairs(self, member: Member) -> Iterable[Pair]:
-        return [pair for pair in self.links.pairs[member.index] if pair is not None]
-
-    def cut(self, ways: Sequence[tuple[int, int]]) -> None:
-        """Cut ways between members, by index."""
-        self.links.cut(ways)
-        for source, target in ways:
-            pair = self.links.pairs[source][target]
-            if pair.is_up:
-                self._break_later(pair)
-
-    def mend(self, ways: Sequence[tuple[int, int]]) -> None:
-        """End a cut: what waited is sent again, who is not linked is dialled."""
-        self.links.mend(ways)
-        for source, target in ways:
-            pair = self.links.pairs[source][target]
-            if self.links.is_disturbed(pair):
-                continue
-            if pair.is_up:
-                at = self.now + self.random.uniform(0.0, SENT_AGAIN)
-                held, pair.held = pair.held, []
-                for event in held:
-                    self._scheduler.add(at, event)
-            else:
-                self._dial(pair)
-
-    def _break_later(self, pair: Pair) -> None:
-        generation = pair.generation
-
-        def look() -> None:
-            if pair.generation != generation or not pair.is_up:
-                return
-            ends = (pair.first, pair.second)
-            stalled = any(end.stalled_until > self.now for end in ends)
-            if not stalled and not self.links.is_disturbed(pair):
-                return
-            self._break(pair)
-            for end, other in (ends, ends[::-1]):
-                self._notice(end, other, self.random.uniform(0.0, SILENT_MAX - SILENT_MIN))
-
-        self.at(self.now + SILENT_MIN, look)
-
-    def _break(self, pair: Pair) -> None:
-        pair.is_up = False
-        pair.generation += 1
-        pair.held.clear()
-
-    def _notice(self, member: Member, other: Member, seconds: float) -> None:
-        """Let a member notice that a connection is broken."""
-        pair = self.links.pairs[member.index][other.index]
-        generation = pair.generation
-
-        def notice() -> None:
-            if pair.generation == generation:
-                self._closed(member, other)
-
-        self.when_awake(member, member.life, seconds, notice)
-
-    def _closed(self, member: Member, other: Member) -> None:
-        if member.linked_at.pop(other.name, None) is None:
-            return
-        member.peers = sorted(member.linked_at)
-        now = member.now
-        member.spread.closed(other.name, now)
-        member.mending.closed(other.name, now)
-        life, seconds = member.life, self.random.uniform(DEAD_AFTER_MIN, DEAD_AFTER_MAX)
-        self.when_awake(member, life, seconds, lambda: self._dead(member, other))
-
-    def _dead(self, member: Member, other: Member) -> None:
-        if other.name in member.linked_at:
-            return
-        if any(other.name in self.by_name[third].linked_at for third in member.peers):
-            return  # it answers others
-        member.view.remove(other.name)
-        member.spread.closed(other.name, member.now)
-
-    def dial(self, member: Member) -> None:
-        """Link a member with all that it can reach."""
-        for pair in self._pairs(member):
-            if not pair.is_up:
-                self._dial(pair)
-
-    def _dial(self, pair: Pair) -> None:
-        if not pair.is_dialled:
-            pair.is_dialled = True
-            self.at(self.now + self.random.uniform(DIAL_MIN, DIAL_MAX), lambda: self._dialled(pair))
-
-    def _dialled(self, pair: Pair) -> None:
-        pair.is_dialled = False
-        ends = (pair.first, pair.second)
-        if pair.is_up or self.links.is_disturbed(pair) or not all(end.is_up for end in ends):
-            return  # who starts, and who mends a cut, dials again
-        if any(end.stalled_until > self.now for end in ends):
-            return  # who goes on dials again
-        pair.is_up = True
-        pair.generation += 1
-        for end, other in (ends, ends[::-1]):
-            self._opened(end, other)
-        for end in ends:
-            self.settle(end)
-
-    def _opened(self, member: Member, other: Member) -> None:
-        name = other.name
-        if name in member.linked_at:  # the old connection was not missed yet
-            self._closed(member, other)
-        member.spread.closed(name, member.now)  # whatever was sent into nowhere
-        member.linked_at[name] = self.now
-        member.peers = sorted(member.linked_at)
-        if other.epochs.get(member.name, 0) > member.epoch:
-            member.begin_epoch(other.epochs[member.name])
-        member.epochs[name] = max(member.epochs.get(name, 0), other.epoch)
-        if name not in member.unknown:
-            member.view.add(name, other.interest)
-        member.mending.linked(name)
+    # ------------------------------------------------------------------ what happens
 
     def send(self, source: Member, name: str, message: object) -> None:
         """Send a message along the connection to a member, if there is one."""
@@ -316,8 +200,6 @@ class FaultWorld:
         self._scheduler.add(at, event)
         if is_reply and self._doubled and self.random.random() < self._doubled:
             self._scheduler.add(at + 0.05, event)
-
-    # ------------------------------------------------------------------ what happens
 
     def _deliver(self, event: Arrival) -> None:
         member, message, source, generation, sent_at = event
