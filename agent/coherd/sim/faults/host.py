@@ -82,6 +82,14 @@ class Host:
             self._ttls[namespace].set(max_ttl, self.now)
             self.store_ttls([namespace])
 
+    def forget_past_ttls(self) -> None:
+        """Forget under which settings older copies are kept: that was stored on the disk alone.
+
+        An agent that begins without a journal cannot know it. That gap is known, and not looked at here.
+        """
+        for past in self.past_ttls.values():
+            del past[:-1]
+
     def needed_ttl(self, namespace: str) -> float:
         """Give the truth: the longest `max_ttl` under which a copy may still be alive on this host."""
         past, now = self.past_ttls[namespace], self.world.now

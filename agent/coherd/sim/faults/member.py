@@ -6,6 +6,7 @@ of the host, and its copies, outlive both.
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import blake2b
 from math import inf
 from random import Random
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from coherd.replication.replica import Arrival
     from coherd.sim.faults.links import Arrival as Incoming
     from coherd.sim.faults.messages import Message
+    from coherd.sim.faults.readers import Reader
     from coherd.sim.faults.world import FaultWorld
 
 EPOCH_MS = 1_700_000_000_000
@@ -38,6 +40,8 @@ APPLYING = 0.001
 """Seconds until a cache has applied what arrived, in the mean; exponential."""
 WATCHING = 0.005
 """Seconds after which a watcher reads."""
+RECONNECTED_WITHIN = 15.0
+"""Seconds after which a reader goes on with another life of its agent, at most."""
 FORGET_INTERVAL = 5.0
 REFUSED_MAX = 200
 """Arrivals that the journal refused and that are kept in memory; older ones are given up."""
@@ -59,7 +63,7 @@ class Member(Host):
         self.watcher = Watcher(self.name)
         self.disk = Disk()
         self.reset_jitter = 5.0
-        self.commit_interval = 0.005
+        self.commit_interval = self.usual_interval = 0.005
         self.rows_max = 20_000
         self.compacts = False
         self.stalled_until = self.awake_since = -inf
@@ -88,6 +92,12 @@ class Member(Host):
         self.life += 1
         self.is_up, self.stalled_until, self.awake_since = True, -inf, world.now
         self.armed = inf
+        if not disk.lives:
+            self.forget_past_ttls()
+            for namespace, copies in self.cache.copies.items():
+                for copy in copies.values():
+                    upto = world.now + self.policies[namespace].max_ttl
+                    copy.expires_at = min(copy.expires_at, upto)
         self.begin_clock(disk.running_time, disk.max_ttls)
         self.inbox, self.linked_at, self.peers = [], {}, []
         self.journal = Journal(disk)
@@ -107,10 +117,8 @@ class Member(Host):
         self.mending = Mending(self, Random(random.getrandbits(64)))
         self.spread_life = 0
         self.begin_epoch(epoch_known)
-        for reader in (self.cache, self.watcher):
-            reader.begin(self.lives, self.replica.position, disk.have)
         self.store_ttls(world.namespaces)
-        self._read_later()
+        self._reconnect()
 
     def begin_epoch(self, known: int) -> None:
         """Number own rows anew, under an epoch later than every one that is known of this name."""
@@ -352,12 +360,29 @@ class Member(Host):
         if self.watch_at == inf and self.watcher.is_open:
             self.watch_at = self.now + WATCHING
 
-    def open_reader(self, reader: Cache | Watcher, *, is_open: bool) -> None:
-        """Let the cache, or the watcher, be reachable or not."""
-        reader.is_open = is_open
-        if self.is_up and is_open:
+    def close_reader(self, reader: Reader) -> None:
+        """Let the cache, or the watcher, not be reachable until it is opened as often as it was closed."""
+        reader.away += 1
+
+    def open_reader(self, reader: Reader) -> None:
+        """Let a reader be reachable again: it goes on from its cursor."""
+        reader.away -= 1
+        if self.is_up and reader.is_open:
             reader.locate(self.lives, self.replica.position)
             self._read_later()
+
+    def _reconnect(self) -> None:
+        """Let readers find the new life, each after a while."""
+        for reader in (self.cache, self.watcher):
+            reader.begin(self.disk.have)
+            self.close_reader(reader)
+            seconds = self.random.choice((0.01, 1.0, RECONNECTED_WITHIN))
+            self.world.at(self.world.now + seconds, partial(self._reconnected, reader))
+
+    def _reconnected(self, reader: Reader) -> None:
+        self.open_reader(reader)
+        if self.is_up and self.stalled_until <= self.world.now:
+            self.world.settle(self)
 
     def _apply(self) -> None:
         self.apply_at = inf

@@ -70,6 +70,8 @@ class Plan:
         self._set_policies()
         for member in self.world.members:
             member.compacts = random.random() < 0.3
+            member.usual_interval = random.choice((0.005, 0.005, 0.05, 0.5))
+            member.commit_interval = member.usual_interval
             member.skew = random.choice((0.0, random.uniform(-5, 5), random.uniform(-9e4, 9e4)))
             self.world.start(member)
         self._schedule()
@@ -148,8 +150,19 @@ class Plan:
             self._restart_after(member, lasts, with_disk=with_disk)
 
     def _restart_after(self, member: Member, seconds: float, *, with_disk: bool) -> None:
-        self.world.crash(member, with_disk=with_disk)
-        self.world.at(self.world.now + seconds, lambda: self._start(member))
+        """End a member, as a rule while it publishes, and start it again."""
+        random, life = self.random, member.life
+        for _ in range(random.choice((0, 1, 6))):
+            self._invalidate(member.index, random.choice((100, 100, LARGE_BYTES)))
+        self.world.at(
+            self.world.now + random.choice((0.0, 0.001, 0.01, 0.3)),
+            lambda: self._end(member, life, seconds, with_disk=with_disk),
+        )
+
+    def _end(self, member: Member, life: int, seconds: float, *, with_disk: bool) -> None:
+        if member.is_up and member.life == life:
+            self.world.crash(member, with_disk=with_disk)
+            self.world.at(self.world.now + seconds, lambda: self._start(member))
 
     def _start(self, member: Member) -> None:
         if not member.is_up:
@@ -211,7 +224,7 @@ class Plan:
             self.world.at(self.world.now + lasts, lambda m=member: self._quicken(m))  # type: ignore[misc]
 
     def _quicken(self, member: Member) -> None:
-        member.commit_interval = 0.005
+        member.commit_interval = member.usual_interval
         member.rows_max = member.journal.rows_max = 20_000
 
     def _do_cache_away(self, lasts: float) -> None:
@@ -223,11 +236,11 @@ class Plan:
             self._away(member, "watcher", lasts)
 
     def _away(self, member: Member, which: str, lasts: float) -> None:
-        member.open_reader(getattr(member, which), is_open=False)
+        member.close_reader(getattr(member, which))
         self.world.at(self.world.now + lasts, lambda: self._back(member, which))
 
     def _back(self, member: Member, which: str) -> None:
-        member.open_reader(getattr(member, which), is_open=True)
+        member.open_reader(getattr(member, which))
         if member.is_up and member.stalled_until <= self.world.now:
             self.world.settle(member)
 
@@ -259,8 +272,17 @@ class Plan:
             member.skew += self.random.choice((-1, 1)) * self.random.choice((1.0, 600.0, 9e4))
 
     def _do_large(self, lasts: float) -> None:
-        for member in self._some():
-            self.world.stall(member, min(lasts, 30.0))
+        """Fill the queues of links: those to members that stand still, or all those of one in an instant."""
+        random = self.random
+        if random.random() < 0.5:
+            for member in self._some():
+                self.world.stall(member, min(lasts, 30.0))
+            return
+        member, sizes = self._some()[0], (100, LARGE_BYTES, LARGE_BYTES)
+        for _ in range(random.randint(5, 12)):
+            self._invalidate(member.index, random.choice(sizes))
+        if random.random() < 0.5:
+            self._restart_after(member, lasts, with_disk=random.random() < 0.5)
 
     # ------------------------------------------------------------------ load
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from coherd.sim.faults.member import Member
 
 
+UNKNOWN = -1
+"""Position of a reader that has not shown its cursor yet: every question waits for it."""
+
+
 class Copy:
     """A cached value: when it was loaded from the source, and until when it may be kept; true times."""
 
@@ -45,7 +49,8 @@ class Reader:
         """Everything up to here was read."""
         self.cursor = (0, 0)
         """The same as it is written outside."""
-        self.is_open = True
+        self.away = 0
+        """For how many reasons it does not reach its agent."""
         self.seen: dict[Stream, Intervals] = {}
         self.reset_at: dict[str, float] = {}
         """Per namespace the true time of its last reset."""
@@ -58,14 +63,18 @@ class Reader:
         self._repeatable: dict[Stream, Intervals] = {}
         self._reset_position: dict[str, int] = {}
 
-    def begin(
-        self, lives: Sequence[tuple[int, int]], end: int, kept: Mapping[Stream, Intervals]
-    ) -> None:
-        """Go on in another life of the agent, whose journal kept these numbers and ends at a position."""
-        self.locate(lives, end)
+    @property
+    def is_open(self) -> bool:
+        """Whether it reaches its agent."""
+        return self.away == 0
+
+    def begin(self, kept: Mapping[Stream, Intervals]) -> None:
+        """Note that another life of the agent begins, whose journal kept these numbers."""
         self._reset_position.clear()
+        self.position = UNKNOWN
         for stream, numbers in self.seen.items():
-            self._repeatable[stream] = numbers - kept.get(stream, Intervals())
+            lost = numbers - kept.get(stream, Intervals())
+            self._repeatable.setdefault(stream, Intervals()).update(lost)
 
     def locate(self, lives: Sequence[tuple[int, int]], end: int) -> None:
         """Go on from where the cursor says, after the connection to the agent was opened again."""
@@ -106,8 +115,10 @@ class Reader:
             return
         seen = self.seen.setdefault(batch.stream, Intervals())
         numbers = Intervals(batch.numbers)
-        if twice := (numbers & seen) - self._repeatable.get(batch.stream, Intervals()):
-            self.repeated += len(twice)
+        if twice := numbers & seen:
+            repeatable = self._repeatable.get(batch.stream, Intervals())
+            self.repeated += len(twice - repeatable)
+            self._repeatable[batch.stream] = repeatable - twice
         seen.update(numbers)
         self._apply(arrival)
 
