@@ -32,6 +32,8 @@ VIOLATIONS_MAX = 50
 """More are only counted."""
 FOUND_WITHIN = 45.0
 """Seconds in which members that are linked find out what the other has, and fetch it."""
+SYNCED_WITHIN = 15.0
+"""Seconds: where all is quiet, members that have the same find that out every second."""
 WAITING_MAX = 200
 """Covers of one stream that wait, each of one answer."""
 
@@ -177,6 +179,11 @@ class Checks:
             self._look_at_copies(member)
             for reader in (member.cache, member.watcher):
                 self._look_at_reader(member, reader)
+            synced_at = member.mending.freshness.synced_at
+            if synced_at is None or member.now - synced_at > SYNCED_WITHIN:
+                self.violate(
+                    "fresh", f"{member.name} synced at {synced_at}, it is {member.now:.1f}"
+                )
             repair, spread = member.mending.repair, member.spread.statistics()
             if repair.open() or member.mending.asked:
                 self.violate("memory", f"{member.name}: {repair.open()} still missing")

@@ -82,7 +82,6 @@ class Member(Host):
         self.justified: dict[Stream, Intervals] = {}
         """The truth: numbers whose rows arrived in this life or before, or that were rightly adopted."""
         self._shared: dict[str, tuple[str, ...]] = {}
-        self.others = 0
 
     # ------------------------------------------------------------------ lives
 

@@ -156,7 +156,7 @@ class Mending:
         if self.asked or self.comparing:
             self._look_at_waiting(now)
         if self.freshness.synced_at is None:
-            others = self._member.others
+            others = len(self._member.world.members) - 1
             self.freshness.check(peers, others, alone=False, now=now)
         self.tell_at = now + (HAVE_INTERVAL_BUSY if streams else HAVE_INTERVAL_QUIET)
         self._member.look_after(now)

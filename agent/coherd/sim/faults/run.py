@@ -12,7 +12,7 @@ from coherd.sim.faults.plan import Plan, Size
 from coherd.sim.scenarios import uncollected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,15 @@ class Outcome:
         return replace(self, cpu_s=0.0)
 
 
-def history(size: Size, seed: int, tell: Callable[[str], None] = lambda _line: None) -> Plan:
+def history(
+    size: Size,
+    seed: int,
+    tell: Callable[[str], None] = lambda _line: None,
+    menu: Sequence[str] = (),
+) -> Plan:
     """Simulate a history and look at it."""
     with uncollected():
-        plan = Plan(size, seed)
+        plan = Plan(size, seed, menu)
         plan.run(tell)
     return plan
 
