@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 import coherd.replication.repair
-from coherd.model import Range, Stream
+from coherd.model import Cause, Range, Stream
 from coherd.replication.intervals import Intervals
 from coherd.replication.outlink import OutLink
 from coherd.replication.receipt_tree import ReceiptTree
 from coherd.replication.repair import Repair
 from coherd.replication.retention import Floor
 from coherd.replication.vector import Vector
-from coherd.sim.faults import member, readers
+from coherd.sim.faults import compaction, member, readers
 from coherd.sim.faults.member import Member
 from coherd.sim.faults.mending import Mending
 from coherd.sim.faults.readers import Cache
@@ -101,7 +101,7 @@ def vector_is_stored_early(plant: pytest.MonkeyPatch) -> None:
 
 def weaker_rows_supersede(plant: pytest.MonkeyPatch) -> None:
     """A later row stands for an earlier one whatever its effect and version."""
-    plant.setattr(member, "supersedes", lambda _newer, _older: True)
+    plant.setattr(compaction, "supersedes", lambda _newer, _older: True)
 
 
 def nothing_is_given_up(plant: pytest.MonkeyPatch) -> None:
@@ -189,9 +189,16 @@ def first_blank_resets(plant: pytest.MonkeyPatch) -> None:
     plant.setattr(Repair, "_below_floor", below)
 
 
-def unclaimed_resets_at_once(plant: pytest.MonkeyPatch) -> None:
-    """A hole is given up before anybody could claim it."""
-    plant.setattr(coherd.replication.repair, "UNCLAIMED_AFTER", 0.0)
+def whoever_was_away_resets(plant: pytest.MonkeyPatch) -> None:
+    """A member that is linked again declares everything doubtful, whatever the others still hold."""
+    original = Mending.linked
+
+    def linked(self: Mending, name: str) -> None:
+        original(self, name)
+        if self._member.now > 20:
+            self._member.reset(self._member.holds[0], Cause.UNCLAIMED)
+
+    plant.setattr(Mending, "linked", linked)
 
 
 def links_release_nothing(plant: pytest.MonkeyPatch) -> None:
@@ -218,13 +225,13 @@ def tags_are_not_applied(plant: pytest.MonkeyPatch) -> None:
     plant.setattr(readers, "touches", lambda row, key: row[:1] != b"t" and original(row, key))
 
 
-def caches_forget_a_batch(plant: pytest.MonkeyPatch) -> None:
-    """A cache applies rows of one origin only after the next ones came: the last stay undone."""
+def caches_lag_by_a_row(plant: pytest.MonkeyPatch) -> None:
+    """A cache applies what came before the newest arrival only."""
     original = Cache._apply
-    held: dict[str, Any] = {}
+    lagging: dict[Cache, Any] = {}
 
     def apply(self: Cache, arrival: Any) -> None:
-        last, held[self.host] = held.get(self.host), arrival
+        last, lagging[self] = lagging.get(self), arrival
         if last is not None:
             original(self, last)
 

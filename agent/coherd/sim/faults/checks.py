@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 VIOLATIONS_MAX = 50
 """More are only counted."""
-FOUND_WITHIN = 45.0
+FOUND_WITHIN = 5.0
 """Seconds in which members that are linked find out what the other has, and fetch it."""
 SYNCED_WITHIN = 15.0
 """Seconds: where all is quiet, members that have the same find that out every second."""
@@ -115,16 +115,14 @@ class Checks:
         now, refusals, held = self._world.now, 0, False
         for name, since in member.linked_at.items():
             other = self._world.by_name[name]
-            if not other.is_up:
-                continue
-            state = other.replica.vector.get(stream)
+            state = other.replica.vector.get(stream) if other.is_up else None
             if state is None or number not in state.have:
                 continue
-            refusals += number not in state.held
-            held |= (
-                number in state.held
-                and now - max(since, other.awake_since, member.awake_since) >= FOUND_WITHIN
-            )
+            if number not in state.held:
+                refusals += 1
+                continue
+            awake = max(since, other.awake_since, member.awake_since)
+            held |= now - max(awake, other.held_since(stream, number)) >= FOUND_WITHIN
         return held and refusals < REFUSALS_MAX
 
     def receipt(self, origin: Member, payload: int, names: Collection[str]) -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from coherd.model import EVERY_NAMESPACE, Cause, Origin
 from coherd.replication.intervals import Intervals
-from coherd.replication.ledger import supersedes
 from coherd.replication.replica import Replica
 from coherd.replication.ring import View
 from coherd.replication.spread import Spread
+from coherd.sim.faults.compaction import superseded
 from coherd.sim.faults.disk import Disk, Journal, Write
 from coherd.sim.faults.host import DRIFT_MAX, Host
 from coherd.sim.faults.mending import Mending
@@ -26,7 +26,7 @@ from coherd.sim.faults.readers import Cache, Watcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from coherd.model import Batch, Effect, Selector, Stream
+    from coherd.model import Batch, Stream
     from coherd.replication.repair import Adoption
     from coherd.replication.replica import Arrival
     from coherd.sim.faults.links import Arrival as Incoming
@@ -103,6 +103,7 @@ class Member(Host):
         self.journal.rows_max = self.rows_max
         self.replica = Replica(self.keep)
         self.log: list[Arrival] = []
+        self._entered: dict[int, float] = {}
         self._restore(disk)
         self.justified = {stream: numbers.copy() for stream, numbers in disk.justified.items()}
         self.commit_at = self.apply_at = self.watch_at = inf
@@ -259,6 +260,7 @@ class Member(Host):
             Write([arrival], adopted, {stream: state(stream).floor for stream in adopted})
         )
         self.log.append(arrival)
+        self._entered[arrival.position] = self.world.now
         if arrival.batch.numbers:
             stream = arrival.batch.stream
             self.mending.note_changed(stream)
@@ -286,20 +288,19 @@ class Member(Host):
         assert sum(len(batch) for batch, _ in found) == len(numbers), "what is held is stored"
         return found
 
+    def held_since(self, stream: Stream, number: int) -> float:
+        """Give since when, in true time, this life holds a row."""
+        for arrival in self.log:
+            batch = arrival.batch
+            if batch.stream == stream and number in Intervals(batch.numbers):
+                return self._entered.get(arrival.position, self.awake_since)
+        return inf
+
     def compact(self) -> None:
         """Give up rows that later ones, which are held, make needless."""
-        truth = self.world.truth
         for stream, state in self.replica.vector:
-            gone = Intervals()
-            newest: dict[Selector, list[tuple[Effect, int]]] = {}
             stored = state.held & self.disk.have.get(stream, Intervals())
-            for number in reversed([*stored]):
-                selector, effect, version = truth.row(stream, number)
-                later = newest.setdefault(selector, [])
-                if any(supersedes(other, (effect, version)) for other in later):
-                    gone.add(number, number)
-                else:
-                    later.append((effect, version))
+            gone = superseded(self.world.truth, stream, stored)
             if gone and self.write(Write(compacted={stream: gone})):
                 self.replica.vector.compact(stream, gone.ranges())
 

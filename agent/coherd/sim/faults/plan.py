@@ -78,6 +78,7 @@ class Plan:
         self._set_policies()
         for member in self.world.members:
             member.compacts = random.random() < 0.5
+            member.reset_jitter = random.choice((0.0, 0.5, 5.0))
             member.usual_interval = random.choice((0.005, 0.005, 0.05, 0.5))
             member.commit_interval = member.usual_interval
             member.skew = random.choice((0.0, random.uniform(-5, 5), random.uniform(-9e4, 9e4)))
