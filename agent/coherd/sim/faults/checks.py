@@ -11,6 +11,7 @@ memory      what is kept is bounded
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from coherd.model import Cause, Effect
@@ -63,8 +64,11 @@ class Checks:
         self.violations: list[Violation] = []
         self.count = 0
         self.resets_made: list[Reset] = []
-        self.resets_max: int | None = None
-        """How many are explained for one member and namespace; None for any number."""
+        self.resets_max = 1_000_000
+        """How many are explained for one member and namespace."""
+        self.loses_nothing = False
+        """Whether no row can be lost, and all that is forgotten has expired for everybody. Then a hole ends
+        in a reset only where nobody who has the row could be reached for long enough."""
         self.blanks = self.covers = 0
         self._rightly: dict[str, dict[Stream, Intervals]] = {}
         """Per host what it took in without a row, and not by a reset."""
@@ -245,12 +249,11 @@ class Checks:
                 self.violate("reader", f"the {who} was not shown {stream} {numbers}")
 
     def _count_resets(self) -> None:
-        if self.resets_max is None:
-            return
-        counts: dict[tuple[str, str], int] = {}
-        for reset in self.resets_made:
-            key = reset.member, reset.namespace
-            counts[key] = counts.get(key, 0) + 1
+        counts: Counter[tuple[str, str]] = Counter()
+        for _, name, namespace, cause in self.resets_made:
+            counts[name, namespace] += 1
+            if self.loses_nothing and cause is not Cause.UNCLAIMED:
+                self.violate("reset", f"{name} {namespace}: {cause}, but nothing was lost")
         for (name, namespace), count in counts.items():
             if count > self.resets_max:
                 self.violate(

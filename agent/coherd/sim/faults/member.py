@@ -220,8 +220,7 @@ class Member(Host):
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something after a while, unless this life has ended by then."""
-        life = self.life
-        self.world.when_awake(self, life, seconds, action)
+        self.world.when_awake(self, self.life, seconds, action)
 
     # ------------------------------------------------------------------ rows
 
