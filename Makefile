@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete
+BENCH_STAMP := .venv/.bench
 
-.PHONY: venv demo test test-slow soak check bench test-servers format proto
+.PHONY: venv demo test test-slow soak check bench bench-all bench-servers test-servers format proto
 
 venv: $(STAMP)
 
@@ -56,6 +57,23 @@ proto: venv
 test-servers:
 	@tests/install-servers
 
-bench: venv test-servers
-	@$(BIN)/python benchmarks/propagation.py --agents 3 --peers redis
-	@$(BIN)/python benchmarks/throughput.py --peers redis
+# What the benchmarks are measured beside: servers in benchmarks/servers.txt, libraries in pyproject.toml.
+bench-servers: $(BENCH_STAMP)
+	@tests/install-servers benchmarks/servers.txt
+
+$(BENCH_STAMP): $(STAMP)
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python --group bench; \
+	else \
+		$(BIN)/python -m pip install --quiet --group bench; \
+	fi
+	@touch $@
+
+bench: bench-servers
+	@$(BIN)/python benchmarks/propagation.py --agents 3 --peers redis,nats,jetstream,serf,kinship
+	@$(BIN)/python benchmarks/throughput.py --peers redis,nats,jetstream
+
+# Every question, at most 25 minutes; the figures go to build/benchmarks.jsonl, a JSON object a line:
+# make bench-all BENCH="--quick --only idle"
+bench-all: bench-servers
+	@$(BIN)/python benchmarks/run_all.py $(BENCH)

@@ -1,34 +1,34 @@
-"""Agents for measuring: real processes on loopback, each with an in-process handler that takes times."""
+"""Agents for measuring: real processes, each with an in-process handler that takes times."""
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import os
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import grpc
+import networks
 import trio
+from coherd_sender import NAMESPACE
+from processes import SPAWN, belong, free_port, wait_until
 
 from coherd import daemon, logs
 from coherd.config import AgentConfig, load
-from coherd.handlers import Resumption
-from coherd.model import Batch, Position
+from coherd.handlers import Resumption, Survey
+from coherd.model import Batch, HandlerInfo, Position
 from coherd.net import CORE_SETTINGS
-from coherd.v1 import admin_service_pb2 as admin
 from coherd.v1 import admin_service_pb2_grpc as admin_grpc
 from coherd.v1 import cache_service_pb2_grpc as cache_grpc
+from coherd.v1.admin_service_pb2 import GetStatusRequest, GetStatusResponse
 
-NAMESPACE = "shop"
-SPAWN = mp.get_context("spawn")
+PEER_PORT = 4373
+"""The port of an agent that has a host of its own."""
 
 
 class TimingHandler:
@@ -49,16 +49,31 @@ class TimingHandler:
             self.rows += sum(map(len, batches))
             self.applied.append((time.monotonic_ns(), batches))
 
+    @property
+    def info(self) -> HandlerInfo:
+        return HandlerInfo("timing", self.namespace, tags=True)
+
+    async def survey(self) -> Survey:
+        return Survey("{key}", 0, 0, 0, None, None)
+
     async def aclose(self) -> None:
         pass
 
-    def times(self) -> dict[bytes, int]:
-        """Give when each key was applied."""
-        return {s[1:]: at for at, batches in self.applied for b in batches for s in b.selectors}
+    def times(self, prefix: bytes) -> dict[bytes, int]:
+        """Give when each key that begins with `prefix` was applied."""
+        return {
+            key: at
+            for at, batches in self.applied
+            for batch in batches
+            for selector in batch.selectors
+            if (key := selector[1:]).startswith(prefix)
+        }
 
 
-def run_agent(config_path: str, pipe: Connection) -> None:
+def run_agent(config_path: str, space: str, pipe: Connection) -> None:
     """The body of one agent process: serves until it is told to stop, answers questions on `pipe`."""
+    belong()
+    networks.enter(space)
     logs.configure("error")
     handler = TimingHandler()
     accepted: dict[bytes, int] = {}
@@ -79,8 +94,8 @@ def run_agent(config_path: str, pipe: Connection) -> None:
                 pipe.send(handler.rows)
             elif question == "last":
                 pipe.send(handler.applied[-1][0] if handler.applied else 0)
-            elif question == "times":
-                pipe.send((handler.times(), accepted.copy()))
+            elif isinstance(question, bytes):
+                pipe.send((handler.times(question), accepted.copy()))
                 handler.applied.clear()
                 accepted.clear()
                 handler.rows = 0
@@ -98,76 +113,112 @@ def run_agent(config_path: str, pipe: Connection) -> None:
     os._exit(0)  # a thread waits in pipe.recv
 
 
-@dataclass
 class MeasuredAgent:
-    """One agent process, and how to talk to it."""
+    """One agent, and how to talk to it; it can be stopped and started again on its data."""
 
-    process: Any
-    pipe: Connection
-    local: str
+    def __init__(self, config: Path, local: str, space: str) -> None:
+        self.local = local
+        self._config = config
+        self._space = space
+        self._process: Any = None
+        self._pipe: Any = None
 
-    def ask(self, question: str) -> Any:
-        self.pipe.send(question)
-        return self.pipe.recv()
+    def start(self) -> None:
+        """Start its process without waiting for it."""
+        self._pipe, theirs = SPAWN.Pipe()
+        arguments = (str(self._config), self._space, theirs)
+        self._process = SPAWN.Process(target=run_agent, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def stop(self) -> None:
+        """Stop it as an operator does."""
+        self.ask_to_stop()
+        self._process.join(10)
+        self._process.kill()
+        self._process.join(10)
+
+    def ask_to_stop(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGTERM)
 
     @property
-    def channel(self) -> grpc.Channel:
-        return grpc.insecure_channel(self.local)
+    def pid(self) -> int:
+        return int(self._process.pid)
+
+    def rss_mb(self) -> float:
+        """Give its resident memory (VmRSS)."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        kib = next(line for line in lines if line.startswith("VmRSS")).split()[1]
+        return int(kib) * 1024 / 1e6
+
+    def ask(self, question: str | bytes, timeout: float = 120.0) -> Any:
+        """Ask for "rows", "last" or "cpu"; or, by a prefix of keys, for their times, which are forgotten."""
+        self._pipe.send(question)
+        if not self._pipe.poll(timeout):
+            raise SystemExit(f"an agent did not answer within {timeout:.0f} s")
+        return self._pipe.recv()
 
     def cache(self) -> cache_grpc.CacheServiceStub:
-        return cache_grpc.CacheServiceStub(self.channel)
+        return cache_grpc.CacheServiceStub(grpc.insecure_channel(self.local))
+
+    def admin(self) -> admin_grpc.AdminServiceStub:
+        return admin_grpc.AdminServiceStub(grpc.insecure_channel(self.local))
+
+    def status(self) -> GetStatusResponse | None:
+        """Give how it is, over a connection of its own; None when it does not answer."""
+        with grpc.insecure_channel(self.local) as channel:
+            stub = admin_grpc.AdminServiceStub(channel)
+            try:
+                return stub.GetStatus(GetStatusRequest(), timeout=2)
+            except grpc.RpcError:
+                return None
 
     def is_ready(self, count: int) -> bool:
-        stub = admin_grpc.AdminServiceStub(self.channel)
-        try:
-            status = stub.GetStatus(admin.GetStatusRequest(), timeout=2)
-        except grpc.RpcError:
-            return False
-        return bool(status.ready and status.members_alive == count)
-
-
-def free_port() -> int:
-    """Give a port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        if not self._process.is_alive():
+            raise SystemExit("an agent has ended by itself")
+        status = self.status()
+        return status is not None and bool(status.ready and status.members_alive == count)
 
 
 @contextmanager
-def agents(count: int, durability: str = "os") -> Iterator[list[MeasuredAgent]]:
-    """Run `count` agents that know each other."""
+def agents(
+    count: int,
+    durability: str = "os",
+    *,
+    settings: str = "",
+    space: str = "",
+    places: Sequence[networks.Host] = (),
+) -> Iterator[list[MeasuredAgent]]:
+    """Run agents that know each other: on loopback, of one namespace if it is given, or a host each.
+
+    `settings` is TOML for all of them.
+    """
     for name, value in CORE_SETTINGS.items():  # here gRPC is imported before the agent's own code
         os.environ.setdefault(name, value)
     with tempfile.TemporaryDirectory(prefix="coherd-bench-") as folder:
-        ports = [free_port() for _ in range(count)]
-        seeds = ", ".join(f'"127.0.0.1:{port}"' for port in ports[:3])
+        if places:
+            addresses = [f"{host.address}:{PEER_PORT}" for host in places]
+        else:
+            addresses = [f"127.0.0.1:{free_port()}" for _ in range(count)]
+        seeds = ", ".join(f'"{address}"' for address in addresses[:3])
         running: list[MeasuredAgent] = []
         try:
-            for i, port in enumerate(ports):
+            for i, address in enumerate(addresses):
                 path = Path(folder) / f"{i}.toml"
+                local = f"unix:{folder}/{i}.sock"
                 path.write_text(
-                    f'name = "bench-{i}"\nlisten = "127.0.0.1:{port}"\njoin = [{seeds}]\n'
-                    f'data_dir = "{folder}/{i}"\nlocal = ["unix:{folder}/{i}.sock"]\nhttp = ""\n'
-                    f'durability = "{durability}"\n'
+                    f'name = "bench-{i}"\nlisten = "{address}"\njoin = [{seeds}]\n'
+                    f'data_dir = "{folder}/{i}"\nlocal = ["{local}"]\nhttp = ""\n'
+                    f'durability = "{durability}"\ninsecure = {str(bool(places)).lower()}\n{settings}\n'
                 )
-                here, there = SPAWN.Pipe()
-                process = SPAWN.Process(target=run_agent, args=(str(path), there))
-                process.start()
-                running.append(MeasuredAgent(process, here, f"unix:{folder}/{i}.sock"))
-            wait_until(lambda: all(agent.is_ready(count) for agent in running), 120)
+                agent = MeasuredAgent(path, local, places[i].space if places else space)
+                agent.start()
+                running.append(agent)
+            wait_until(lambda: all(agent.is_ready(count) for agent in running), 120, 0.05)
             yield running
         finally:
             for agent in running:
-                os.kill(agent.process.pid, signal.SIGTERM)
+                agent.ask_to_stop()
             for agent in running:
-                agent.process.join(10)
-                agent.process.kill()
-
-
-def wait_until(probe: Any, timeout: float) -> None:
-    """Look again and again until `probe` gives something true."""
-    deadline = time.monotonic() + timeout
-    while not probe():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"not reached within {timeout:.0f} s")
-        time.sleep(0.01)
+                agent.stop()

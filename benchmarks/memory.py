@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from agents import NAMESPACE, free_port, wait_until
+from coherd_sender import NAMESPACE
+from processes import free_port, wait_until
 from report import finish, show
 
 from coherd.v1 import admin_service_pb2 as admin

@@ -1,88 +1,82 @@
-"""Redis Pub/Sub as people use it for invalidation: one redis-server, redis-py subscribers, each a process."""
+"""Redis Pub/Sub as people use it for invalidation: one redis-server that keeps nothing, redis-py."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import networks
 import redis
-from agents import SPAWN, free_port, wait_until
+from processes import free_port, server, wait_until
 
+LABEL = "Redis Pub/Sub"
 CHANNEL = "inv"
+SHARE = 1.0
+"""Rows of a round of throughput, as a share of coherd's."""
+IS_BROKER = True
+"""Carries a background load, and works in network namespaces."""
 
 
-def is_installed() -> bool:
-    """Tell whether there is a redis-server."""
-    return shutil.which("redis-server") is not None
-
-
-def is_wanted(peers: str) -> bool:
-    """Tell whether a comma-separated list of peers names Redis and it is here; name what is left out."""
-    names = [name for name in peers.split(",") if name]
-    for name in names:
-        if name != "redis" or not is_installed():
-            print(f"left out: {name} (not installed, or not measured by this script)")
-    return "redis" in names and is_installed()
+def missing() -> str:
+    """Tell what is missing; empty when nothing is."""
+    return "" if shutil.which("redis-server") else "no redis-server (make bench-servers)"
 
 
 @contextmanager
-def server() -> Iterator[int]:
-    """Run a redis-server that keeps nothing; give its port."""
-    port = free_port()
+def running(_count: int, place: networks.Host | None = None) -> Iterator[tuple[str, int]]:
+    """Run a server; give its address."""
+    host, space = (place.address, place.space) if place else ("127.0.0.1", "")
+    address = (host, free_port())
     with tempfile.TemporaryDirectory(prefix="coherd-bench-") as folder:
-        command = ["redis-server", "--port", str(port), "--save", "", "--dir", folder]
-        process = subprocess.Popen([*command, "--loglevel", "warning"], stdout=subprocess.DEVNULL)
-        try:
-            wait_until(lambda: _answers(port), 10)
-            yield port
-        finally:
-            process.terminate()
-            process.wait(10)
+        command = ["redis-server", "--bind", host, "--port", str(address[1]), "--save", ""]
+        command += ["--dir", folder, "--loglevel", "warning", "--protected-mode", "no"]
+        with server([*networks.inside(space), *command], stdout=subprocess.DEVNULL):
+            if not space:
+                wait_until(lambda: _answers(address), 10)
+            yield address
 
 
-def _answers(port: int) -> bool:
+def _answers(address: tuple[str, int]) -> bool:
     try:
-        return bool(redis.Redis(port=port).ping())
+        return bool(redis.Redis(*address).ping())
     except redis.ConnectionError:
         return False
 
 
-def subscribe(port: int, pipe: Any) -> None:
-    """The body of one subscriber process: notes when each message came."""
-    subscription = redis.Redis(port=port).pubsub()
+def listen(
+    address: tuple[str, int], _number: int, note: Callable[[bytes], None], ready: Callable[[], None]
+) -> None:
+    """The body of one subscriber."""
+    wait_until(lambda: _answers(address), 30)
+    client: Any = redis.Redis(*address)
+    subscription = client.pubsub()
     subscription.subscribe(CHANNEL)
     subscription.get_message(timeout=5)
-    pipe.send("ready")
-    while True:
-        total = pipe.recv()
-        times: list[tuple[bytes, int]] = []
-        for message in subscription.listen():
-            if message["type"] == "message":
-                times.append((message["data"], time.monotonic_ns()))
-                if len(times) == total:
-                    break
-        pipe.send(times)
+    ready()
+    for message in subscription.listen():
+        if message["type"] == "message":
+            note(message["data"])
 
 
-@contextmanager
-def subscribers(port: int, count: int) -> Iterator[list[Any]]:
-    """Run `count` subscriber processes; give the pipes to them."""
-    pipes, processes = [], []
-    try:
-        for _ in range(count):
-            here, there = SPAWN.Pipe()
-            process = SPAWN.Process(target=subscribe, args=(port, there), daemon=True)
-            process.start()
-            pipes.append(here)
-            processes.append(process)
-        for pipe in pipes:
-            pipe.recv()
-        yield pipes
-    finally:
-        for process in processes:
-            process.kill()
+class Sender:
+    """A publisher: one message a round trip, several of them pipelined."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._client = redis.Redis(*address)
+        self._client.ping()
+
+    def send(self, keys: Sequence[bytes]) -> None:
+        if len(keys) == 1:
+            self._client.publish(CHANNEL, keys[0])
+            return
+        with self._client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.publish(CHANNEL, key)
+            pipeline.execute()
+
+    def drain(self) -> None:
+        """Each send has waited for its answers."""

@@ -27,6 +27,11 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) ->
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
 
 
+def times(ratio: float) -> str:
+    """Write a ratio so that a small one can be read: 1/40."""
+    return f"{ratio:.2f}" if ratio > 0.5 else f"1/{1 / ratio:.0f}"
+
+
 def finish(figures: dict[str, float | int | str]) -> None:
     """Print the figures as the last line."""
     print(json.dumps(figures), flush=True)

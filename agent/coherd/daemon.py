@@ -92,6 +92,7 @@ async def run(
                 started(agent)
                 await stop.wait()
                 log.info("stopping")
+                agent.invalidating.batching.close()
                 if config.on_stop == "leave":
                     agent.operators.on_left = lambda: None  # it is stopping already
                     await agent.operators.leave()
@@ -170,6 +171,7 @@ def _build(config: AgentConfig, journal: Journal, bridge: Bridge, nursery: trio.
         epoch,
         str(config.advertise or config.listen),
         config.region,
+        config.interest,
         version=__version__,
     )
 

@@ -4,7 +4,7 @@ CoherdError
 ├── ConfigError            the operator's: a setting is wrong
 ├── StartRefused           the operator's: this agent must not start as it is
 ├── InvalidRequest         the caller's: the request breaks a limit; nothing changed
-├── Overloaded             the agent's: a bounded queue is full; nothing changed, try again
+├── Overloaded             a bounded queue is full, or a client's budget used up; nothing changed, try again
 ├── NotDurable             the agent's: the disk failed; the rows may have been applied
 ├── MalformedMessage       a peer's: bytes that are not what they should be; counted, dropped
 ├── JournalDamaged         the disk's: stored bytes are not what was written
@@ -38,7 +38,10 @@ class InvalidRequest(CoherdError):
 
 
 class Overloaded(CoherdError):
-    """A bounded queue is full. Nothing was changed; try again after `retry_after` seconds."""
+    """A bounded queue is full, or the budget of a client used up.
+
+    Nothing was changed; try again after `retry_after` seconds.
+    """
 
     def __init__(self, message: str, retry_after: float = 0.1) -> None:
         super().__init__(message)
@@ -85,18 +88,18 @@ class RpcFailed(CoherdError):
 
 @contextmanager
 def one_failure() -> Iterator[None]:
-    """Raise one failed call instead of the group that a nursery makes of several."""
+    """Raise one error of this tree instead of the group that a nursery makes, of one or several."""
     try:
         yield
     except BaseExceptionGroup as group:
-        failures, others = group.split(RpcFailed)
+        failures, others = group.split(CoherdError)
         if failures is None:
             raise
-        if others is not None:  # a cancellation, for example, outweighs a failed call
+        if others is not None:  # a cancellation, for example, outweighs it
             raise others from None
         raise _first(failures) from None
 
 
-def _first(group: BaseExceptionGroup[RpcFailed]) -> RpcFailed:
+def _first(group: BaseExceptionGroup[CoherdError]) -> CoherdError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -80,15 +80,23 @@ PAYLOAD_BYTES_MAX = _limit("PAYLOAD_BYTES_MAX", 2 * 1024 * 1024, "bytes of a pay
 
 PARCELS_MAX = _limit("PARCELS_MAX", 32_768, "parcels, receipts or payloads of one message")
 """As many of the smallest payloads as one message of a link has."""
+ARCS_MAX = _limit("ARCS_MAX", 2, "arcs of one parcel: as many as there are rings")
 STREAMS_MAX = _limit("STREAMS_MAX", 10_000, "streams, or origins, of one message")
 RANGES_MAX = _limit("RANGES_MAX", 20_000, "ranges of all sets of numbers of one message")
 """Twice what the answer to a Fetch of 10,000 rows can have beside what is retained."""
+ERAS_MAX = _limit("ERAS_MAX", 10_000, "eras of one Compare")
+ERA_MAX = _limit("ERA_MAX", 100_000, "as an era")
+"""At most one begins a day: more is a mistake, and would reset whoever believed it."""
 DOTS_MAX = _limit("DOTS_MAX", 10_000, "ranges of rows of one GetReceipt or Applied")
 MEMBERS_MAX = _limit("MEMBERS_MAX", 10_000, "members of a cluster that are remembered", "counted")
 JOIN_SEEDS_MAX = _limit("JOIN_SEEDS_MAX", 100, "seeds of one `coherd join`")
 DATAGRAMS_MAX = _limit("DATAGRAMS_MAX", 1_000, "messages about membership in one Exchange")
 BUCKETS = _limit("BUCKETS", 64, "buckets of one Compare")
 WATCH_NAMESPACES_MAX = _limit("WATCH_NAMESPACES_MAX", 1_000, "namespaces of one Watch")
+TRACE_SELECTORS_MAX = _limit("TRACE_SELECTORS_MAX", 100, "keys, tags and prefixes of one trace")
+TRACE_ROWS_MAX = _limit("TRACE_ROWS_MAX", 100, "rows of one trace")
+TRACE_READERS_MAX = _limit("TRACE_READERS_MAX", 50, "caches of one row of a trace")
+"""An agent with more of them names those that have not applied the row first."""
 
 # ---------------------------------------------------------------- transport
 

@@ -177,6 +177,8 @@ class Cause(StrEnum):
     """Reset: nobody reachable has the missing rows."""
     TOO_FAR_BEHIND = "too-far-behind"
     """Reset: more rows are missing than a replay is worth."""
+    LEFT_BEHIND = "left-behind"
+    """Reset: it was away for so long that nobody may know any more what it missed."""
     POWER_LOSS = "power-loss"
     """Reset: a loss of power or damage may have taken rows, and nobody was there who has them."""
     CURSOR = "cursor"

@@ -28,6 +28,7 @@ from coherd.net.peer import MemberInfo
 from coherd.net.peer_client import GrpcPeer
 from coherd.net.peer_codec import OriginTable, encode_member, encode_stream
 from coherd.replication.intervals import Intervals
+from coherd.replication.ring import hash64
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import peer_service_pb2 as pb
 from coherd.wire import encode_batch
@@ -144,6 +145,12 @@ class Doors:
                 with trio.move_on_after(0.005):
                     await trio.sleep_forever()
         return found
+
+
+def parcel(number: int, data: bytes, **fields: Any) -> pb.Parcel:
+    """A parcel that is to go no further than to the agent."""
+    arcs = [pb.Arc(ring=0, end=hash64(0, "a"))]
+    return pb.Parcel(sequence=number, payload=data, arcs=arcs, **fields)
 
 
 def word(member: MemberInfo = PEER_ME, **fields: Any) -> News:

@@ -79,7 +79,7 @@ LIES: dict[str, dict[str, Any]] = {
     "streams of no origin": {"Streams": NOWHERE},
     "buckets that do not exist": {"Buckets": pb.CompareResponse(differing=[64])},
     "more receipts than parcels": {
-        "Link": pb.LinkResponse(receipts=[pb.ParcelReceipt(sequence=1)] * (PARCELS_MAX + 1))
+        "Link": pb.LinkResponse(receipts=[pb.PayloadReceipt(payload=1)] * (PARCELS_MAX + 1))
     },
     "kept rows that nobody can have": {
         "Streams": page((1, 2)),

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from doors import METHODS, PEER_ME, STREAM, Doors, exchange, failure_of, have, payload
+from doors import METHODS, PEER_ME, STREAM, Doors, exchange, failure_of, have, parcel, payload
 
 from coherd.clock import BootClock
 from coherd.limits import EPOCH_MAX, NUMBER_AHEAD_MAX, NUMBER_MAX, RANGES_MAX, STREAMS_MAX
@@ -28,7 +28,7 @@ def claim(flat: list[int]) -> pb.HaveRequest:
 
 
 async def send(link: Any, *payloads: bytes) -> None:
-    parcels = [pb.Parcel(sequence=n, payload=data) for n, data in enumerate(payloads, 1)]
+    parcels = [parcel(n, data) for n, data in enumerate(payloads, 1)]
     await link.send(pb.LinkRequest(parcels=parcels))
 
 
@@ -86,7 +86,7 @@ async def test_a_great_gap_costs_nothing_and_one_beyond_belief_is_refused(agent:
 
 
 async def send_later(link: Any, data: bytes) -> None:
-    await link.send(pb.LinkRequest(parcels=[pb.Parcel(sequence=9, payload=data)]))
+    await link.send(pb.LinkRequest(parcels=[parcel(9, data)]))
 
 
 @pytest.mark.bad_input(27)
@@ -98,13 +98,11 @@ async def test_another_content_for_a_known_dot_is_dropped_as_a_repetition(agent:
         before = agent.state()
         agent.handler.put(b"other", "value", ())
         again = [payload(1, [b"other"]), payload(1, [b"first"], effect=Effect.STALE)]
-        parcels = [
-            pb.Parcel(sequence=n, payload=data, receipt=True) for n, data in enumerate(again, 2)
-        ]
+        parcels = [parcel(n, data, receipt=True) for n, data in enumerate(again, 2)]
         await link.send(pb.LinkRequest(parcels=parcels))
         receipts: set[int] = set()
         while len(receipts) < 2:
-            receipts.update(r.sequence for reply in await link.receive() for r in reply.receipts)
+            receipts.update(r.payload for reply in await link.receive() for r in reply.receipts)
         assert agent.state() == before
         assert b"other" in agent.handler.entries
 

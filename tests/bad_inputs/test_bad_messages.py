@@ -7,8 +7,9 @@ from typing import Any
 import grpc
 import pytest
 import trio
-from doors import METHODS, PEER_ME, STREAM, Doors, Raw, failure_of, payload
+from doors import METHODS, PEER_ME, STREAM, Doors, Raw, failure_of, parcel, payload
 
+from coherd.cluster.spreading import payload_id
 from coherd.limits import (
     BATCH_ROWS_MAX,
     MESSAGE_BYTES_MAX,
@@ -77,7 +78,7 @@ async def test_a_link_that_sends_too_much_ends_and_another_opens(agent: Doors) -
         assert (await failure_of(link)).code == "RESOURCE_EXHAUSTED"
     assert agent.state()._replace(members=[]) == before
     async with agent.link() as link:
-        await link.send(pb.LinkRequest(parcels=[pb.Parcel(sequence=1, payload=payload(1))]))
+        await link.send(pb.LinkRequest(parcels=[parcel(1, payload(1))]))
         await agent.eventually(lambda: agent.agent.replica.position == 1)
 
 
@@ -123,14 +124,15 @@ async def test_one_bad_row_drops_the_whole_payload_and_nothing_but_it(agent: Doo
     bad = payload(1, [b"%d" % n for n in range(999)] + [b"x" * 1025])
     async with agent.link() as link:
         parcels = [
-            pb.Parcel(sequence=1, payload=bad, receipt=True),
-            pb.Parcel(sequence=2, payload=payload(1001), receipt=True),
+            parcel(1, bad, receipt=True),
+            parcel(2, payload(1001), receipt=True),
         ]
         await link.send(pb.LinkRequest(parcels=parcels))
         replies: list[Any] = []
         while not any(reply.receipts for reply in replies):
             replies += await link.receive()
-    assert [r.sequence for reply in replies for r in reply.receipts] == [2], "the bad one never is"
+    told = [receipt.payload for reply in replies for receipt in reply.receipts]
+    assert told == [payload_id(payload(1001))], "the bad one never is"
     assert agent.agent.ingest.malformed == 1
     assert agent.agent.replica.vector.state(STREAM).have.ranges() == ((1001, 1001),)
     assert agent.agent.repair.open() == 1000

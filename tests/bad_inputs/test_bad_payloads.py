@@ -19,6 +19,7 @@ from doors import (
     exchange,
     failure_of,
     have,
+    parcel,
     payload,
     told,
     word,
@@ -206,7 +207,7 @@ async def test_what_later_versions_say_survives_a_relay(agent: Doors) -> None:
     fields = msgpack.unpackb(payload(1, [b"new"]))
     newer = msgpack.packb([2, *fields[1:], {"new": [1, 2]}, "more"])
     async with agent.link() as link:
-        await link.send(pb.LinkRequest(parcels=[pb.Parcel(sequence=1, payload=newer)]))
+        await link.send(pb.LinkRequest(parcels=[parcel(1, newer)]))
         await agent.eventually(lambda: agent.agent.replica.position == 1)
     request = pb.FetchRequest()
     request.sender.name, request.sender.epoch = PEER_ME.name, PEER_ME.epoch
@@ -225,9 +226,9 @@ async def test_garbage_on_a_link_is_counted_and_the_link_goes_on(agent: Doors) -
     async with agent.link() as link:
         before = agent.state()
         for sequence, data in enumerate(bad, 1):
-            await link.send(pb.LinkRequest(parcels=[pb.Parcel(sequence=sequence, payload=data)]))
+            await link.send(pb.LinkRequest(parcels=[parcel(sequence, data)]))
         await agent.eventually(lambda: agent.agent.ingest.malformed == len(bad))
         assert agent.state() == before
-        last = pb.Parcel(sequence=len(bad) + 1, payload=payload(1), receipt=True)
+        last = parcel(len(bad) + 1, payload(1), receipt=True)
         await link.send(pb.LinkRequest(parcels=[last]))
         await agent.eventually(lambda: agent.agent.replica.position == 1)

@@ -25,7 +25,7 @@ from coherd.clock import BootClock
 from coherd.cluster.membership import swim_config
 from coherd.errors import MalformedMessage, RpcFailed
 from coherd.limits import LIMITS
-from coherd.net import peer_codec
+from coherd.net import eras_codec, peer_codec, trace_codec
 from coherd.net.peer_codec import encode_member
 from coherd.replication.clock import HybridClock, is_far_ahead
 from coherd.replication.intervals import Intervals
@@ -128,6 +128,7 @@ def wide_have(count: int) -> pb.HaveRequest:
     return request
 
 
+ERA = pb.NamespaceEra(namespace="shop", era=1)
 DOTS = types.Dots(namespace="shop", origin=types.Origin(name="a", epoch=1), lane=1, first=1, last=1)
 
 by_call("NAMESPACE_MAX", "Invalidate", lambda n: invalidation(namespace="x" * n))
@@ -151,8 +152,22 @@ by_call(
 by_call("DATAGRAMS_MAX", "Exchange", lambda n: exchange(PEER_ME, *[b""] * n))
 by_call("JOIN_SEEDS_MAX", "Join", lambda n: admin.JoinRequest(seeds=["127.0.0.1:1"] * n))
 by_call("MESSAGE_BYTES_MAX", "Exchange", lambda n: Raw(padded(sender().SerializeToString(), n)))
+by_call("TRACE_ROWS_MAX", "TraceKey", lambda n: admin.TraceKeyRequest(namespace="shop", rows=n))
+by_call(
+    "TRACE_SELECTORS_MAX",
+    "TraceKey",
+    lambda n: admin.TraceKeyRequest(namespace="shop", keys=[b"k"] * n),
+)
+by_decoding(
+    "TRACE_READERS_MAX",
+    lambda n: trace_codec.decode_row(
+        types.TracedRow(selector=b"n", effect=2, readers=[types.TracedReader()] * n), "shop"
+    ),
+)
 by_decoding("ADDRESS_MAX", lambda n: peer_codec.decode_member(member(address="x" * n)))
 by_decoding("RANGES_MAX", lambda n: peer_codec.decode_have(holey_have(n)))
+by_decoding("ERAS_MAX", lambda n: eras_codec.decode_eras([ERA] * n))
+by_decoding("ERA_MAX", lambda n: eras_codec.decode_eras([pb.NamespaceEra(namespace="x", era=n)]))
 by_decoding("BATCH_RANGES_MAX", lambda n: decode_batch(holey_payload(n)))
 by_decoding("PAYLOAD_BYTES_MAX", lambda n: decode_batch(long_payload(n)))
 by_decoding(
@@ -160,6 +175,10 @@ by_decoding(
 )
 by_decoding(
     "PARCELS_MAX", lambda n: peer_codec.decode_parcels(pb.LinkRequest(parcels=[pb.Parcel()] * n))
+)
+by_decoding(
+    "ARCS_MAX",
+    lambda n: peer_codec.decode_parcels(pb.LinkRequest(parcels=[pb.Parcel(arcs=[pb.Arc()] * n)])),
 )
 by_decoding("BUCKETS", lambda n: peer_codec.decode_buckets([0] * n))
 by_decoding(

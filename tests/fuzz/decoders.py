@@ -15,9 +15,12 @@ from coherd.config.source import read_bytes
 from coherd.errors import InvalidRequest, MalformedMessage
 from coherd.model import EVERYTHING, Batch, Effect, Lane, Origin, Position, Stream
 from coherd.net import peer_codec as codec
+from coherd.net import trace_codec
 from coherd.net.bridge_method import parse
 from coherd.net.peer import FetchPart, Have, LinkReply, MemberInfo, Parcel, StreamRange
+from coherd.net.traces import TracedReader, TracedRow, TraceQuestion, TraceReply
 from coherd.replication.intervals import Intervals
+from coherd.replication.parcels import Applied, Arc
 from coherd.replication.repair import Answer
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import peer_service_pb2 as pb
@@ -40,9 +43,13 @@ PART = FetchPart(
     {STREAM: Answer(Intervals(), NUMBERS, Intervals([(8, 9)]), 2.5, NUMBERS, NUMBERS)},
     0.25,
 )
-PARCELS = [Parcel(1, PAYLOAD, 0.5, True), Parcel(2, b"", 0.0, False)]
-REPLY = LinkReply(7, [(1, ("cache-1",)), (2, ())])
+PARCELS = [Parcel(1, PAYLOAD, 0.5, True, (Arc(0, 7), Arc(1, 2**63))), Parcel(2, b"", 0.0, False)]
+REPLY = LinkReply(7, [Applied(2**63, 1, ("cache-1",)), Applied(2, 0, ())])
 DOTS = [StreamRange(STREAM, (1, 2**63 - 1))]
+TRACED = TracedRow(
+    dot=StreamRange(STREAM, (3, 3)), selector=b"ka", cause="link", reason="why", age=1.5, late=0.5,
+    received_us=7, readers=[TracedReader("redis", "handler", True, 9)],
+)  # fmt: skip
 POSITION = Position("cache-1", 5, 7)
 REQUEST = cache.InvalidateRequest(namespace="shop", keys=[b"a"], tags=[b"b"], versions=[1, 2])
 NEWS = News("cache-1", 5, 2, Status.SUSPECT, "10.0.0.1:4373", 1, ("cache-2", "cache-3"))
@@ -115,6 +122,18 @@ DECODERS = {
         pb.LinkRequest,
         lambda message: codec.decode_member(message.open.me),
         pb.LinkRequest(open=pb.LinkOpen(cluster="test", me=codec.encode_member(MEMBER))),
+    ),
+    "trace": _message(
+        pb.TraceRequest,
+        trace_codec.decode_question,
+        trace_codec.encode_question(
+            ORIGIN, TraceQuestion("shop", [b"ka", EVERYTHING], 7, [StreamRange(STREAM, (3, 3))])
+        ),
+    ),
+    "traced": _message(
+        pb.TraceResponse,
+        lambda message: trace_codec.decode_reply(message, "shop"),
+        trace_codec.encode_reply(TraceReply([TRACED, TracedRow(dot=TRACED.dot)], 5, 7)),
     ),
     "exchange": _message(
         pb.ExchangeRequest,

@@ -15,6 +15,7 @@ from coherd.model import Lane, Origin, Position, Stream
 from coherd.net import peer_codec as codec
 from coherd.net.peer import FetchPart, Have, LinkReply, MemberInfo, Parcel, StreamRange
 from coherd.replication.intervals import Intervals
+from coherd.replication.parcels import Applied, Arc
 from coherd.replication.repair import Answer
 
 EVERY = pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
@@ -89,7 +90,12 @@ def test_a_member_survives_the_wire(member: MemberInfo) -> None:
     assert codec.decode_member(codec.encode_member(member)) == member
 
 
-@given(st.lists(st.builds(Parcel, st.integers(0, 2**60), st.binary(), SECONDS, st.booleans())))
+ARCS = st.lists(st.builds(Arc, st.integers(0, 1), st.integers(0, 2**64 - 1)), max_size=2).map(tuple)
+
+
+@given(
+    st.lists(st.builds(Parcel, st.integers(0, 2**60), st.binary(), SECONDS, st.booleans(), ARCS))
+)
 def test_parcels_survive_the_wire(parcels: list[Parcel]) -> None:
     assert codec.decode_parcels(codec.encode_parcels(parcels)) == parcels
 
@@ -98,7 +104,11 @@ def test_parcels_survive_the_wire(parcels: list[Parcel]) -> None:
     st.builds(
         LinkReply,
         st.integers(0, 2**60),
-        st.lists(st.tuples(st.integers(0, 2**60), st.lists(NAMES).map(tuple))),
+        st.lists(
+            st.builds(
+                Applied, st.integers(0, 2**64 - 1), st.integers(0, 1), st.lists(NAMES).map(tuple)
+            )
+        ),
     )
 )
 def test_a_reply_survives_the_wire(reply: LinkReply) -> None:

@@ -97,11 +97,13 @@ class Host:
 
         lives = [life.epoch for life, _ in journal.contents.lives]
         epoch = draw_epoch(clock.wall_ms(), lives, 0)
-        me = MemberInfo(self.name, epoch, self.address, "test", version="0.1.0")
+        me = MemberInfo(
+            self.name, epoch, self.address, "test", self.config.interest, version="0.1.0"
+        )
         with trio.CancelScope() as self._scope:
             async with trio.open_nursery() as nursery:
                 self.agent = Agent(self.config, me, journal, clock, self.random, dial, nursery)
-                self.agent.serve([self.cache])
+                self.agent.serve([self.cache] if self.config.holds(NAMESPACE) else [])
                 self.network.servicers[self.address] = PeerService(self.agent.endpoint)
                 self.agent.start()
                 task_status.started()
@@ -124,9 +126,11 @@ class Host:
         own = sum(handler.resets for handler in self.agent.delivery.handlers)
         return own + sum(sum(each.resets.values()) for each in counts)
 
-    async def invalidate(self, keys: Sequence[bytes], **fields: Any) -> Outcome:
+    async def invalidate(
+        self, keys: Sequence[bytes], namespace: str = NAMESPACE, **fields: Any
+    ) -> Outcome:
         """Invalidate at this host's agent."""
-        request = cache.InvalidateRequest(namespace=NAMESPACE, keys=keys, **fields)
+        request = cache.InvalidateRequest(namespace=namespace, keys=keys, **fields)
         return await self.agent.invalidating.invalidate(order_of(request))
 
     def fill(self, keys: Sequence[bytes]) -> None:
@@ -135,17 +139,24 @@ class Host:
 
 
 @asynccontextmanager
-async def hosts(count: int, **settings: Any) -> AsyncIterator[list[Host]]:
-    """Run hosts that know each other; `settings` are more fields of their configuration."""
+async def hosts(
+    count: int, *, whole: bool = True, interests: Sequence[Sequence[str]] = (), **settings: Any
+) -> AsyncIterator[list[Host]]:
+    """Run hosts, once all are linked with each other where `whole` says so.
+
+    `settings` are more fields of their configuration, `interests` what the first ones hold, if not all.
+    """
     async with trio.open_nursery() as nursery:
         network = Network(nursery)
         names = [f"host-{i}" for i in range(1, count + 1)]
         time, seeds = Time(), ["10.0.0.1:4373"]
         all_ = [Host(network, time, name, i, seeds) for i, name in enumerate(names, 1)]
-        for host in all_:
-            host.settings = settings
+        for at, host in enumerate(all_):
+            held = {"interest": tuple(interests[at])} if at < len(interests) else {}
+            host.settings = settings | held
             await host.start()
-        await until(lambda: all(is_whole(host, count) for host in all_))
+        if whole:
+            await until(lambda: all(is_whole(host, count) for host in all_))
         yield all_
         nursery.cancel_scope.cancel()
 

@@ -9,10 +9,12 @@ from simulation.hosts import NAMESPACE, Host, hosts, is_whole, until, wait
 from trio.testing import MockClock
 
 from coherd.cluster.roster import State
+from coherd.cluster.spreading import payload_id
 from coherd.errors import NotDurable
 from coherd.limits import EPOCH_MAX
 from coherd.model import Batch, Lane, Origin, Stream
-from coherd.net.peer import Parcel
+from coherd.net.peer import LinkReply, Parcel
+from coherd.replication.parcels import Applied, Arc
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.wire import encode_batch
 
@@ -110,7 +112,7 @@ async def test_a_row_that_was_lost_on_the_way_is_found_and_fetched(
     async with hosts(2) as (one, two):
         two.fill(KEYS)
         link = one.agent.spreading.links["host-2"][1]
-        link.offer = lambda *_: None  # type: ignore[method-assign]
+        link.send = lambda *_: None  # type: ignore[method-assign]
         await one.invalidate(KEYS)
         await until(lambda: is_repaired(two), 5)
         assert two.agent.ingest.counts[NAMESPACE].repaired == len(KEYS)
@@ -124,11 +126,11 @@ async def test_a_row_that_only_a_dead_host_had_ends_in_one_reset(autojump_clock:
             *three.agent.spreading.links["host-1"],
             *three.agent.spreading.links["host-2"],
         ):
-            link.offer = lambda *_: None  # type: ignore[method-assign]
+            link.send = lambda *_: None  # type: ignore[method-assign]
         await three.invalidate([b"lost"])
         for name in ("host-1", "host-2"):
             for link in three.agent.spreading.links[name]:
-                del link.offer  # type: ignore[attr-defined]
+                del link.send  # type: ignore[attr-defined]
         await three.invalidate([b"seen"])
         await until(lambda: bool(one.agent.repair.open()))
         three.disk.commits.clear()
@@ -217,10 +219,10 @@ async def test_a_hole_that_only_a_later_row_shows_is_given_up_in_time(
     async with hosts(2) as (one, two):
         two.fill([b"lost", b"other"])
         for link in one.agent.spreading.links["host-2"]:
-            link.offer = lambda *_: None  # type: ignore[method-assign]
+            link.send = lambda *_: None  # type: ignore[method-assign]
         await one.invalidate([b"lost"])
         for link in one.agent.spreading.links["host-2"]:
-            del link.offer  # type: ignore[attr-defined]
+            del link.send  # type: ignore[attr-defined]
         await one.invalidate([b"seen"])
         await wait(0.01)
         one.crash()
@@ -238,11 +240,16 @@ async def test_a_payload_that_cannot_be_read_harms_nobody_and_is_not_called_appl
         batch = Batch(Stream(NAMESPACE, Origin("host-7", 5), Lane.NORMAL), ((1, 1),), [b"kgood"])
         good = encode_batch(batch)
         bad = msgpack.packb([1, NAMESPACE, "host-7", 5, 2, [], 0, [2, 0], [b"kbad"], None, ""])
-        applied: list[int] = []
-        parcels = [Parcel(1, good, 0.0, True), Parcel(2, bad, 0.0, True), Parcel(3, b"", 0.0, True)]
-        two.agent.endpoint.take(parcels, applied.extend)
+        replies: list[LinkReply] = []
+        two.agent.endpoint.listen("host-7", urgent=False, say=replies.append)
+        nobody = (Arc.nobody(0, "host-2"),)
+        payloads = enumerate((good, bad, b""), 1)
+        parcels = [Parcel(number, data, 0.0, True, nobody) for number, data in payloads]
+        two.agent.endpoint.take("host-7", parcels, urgent=False)
         await until(lambda: not two.cache.entries, 5)
-        assert applied == [1]
+        await until(lambda: any(reply.applied for reply in replies), 5)
+        told = [each for reply in replies for each in reply.applied]
+        assert told == [Applied(payload_id(good), 0, ("host-2",))]
         assert two.agent.ingest.malformed == 2
         assert (await one.invalidate([b"after"], wait=cache.WAIT_REGION)).is_complete
 

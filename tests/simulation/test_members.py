@@ -10,6 +10,7 @@ from simulation.hosts import NAMESPACE, Host, hosts, is_whole, until, wait
 from trio.testing import MockClock
 
 from coherd.cluster.invalidating import Outcome
+from coherd.cluster.link import Link
 from coherd.cluster.roster import State
 from coherd.errors import RpcFailed
 from coherd.model import Origin
@@ -163,7 +164,7 @@ async def test_a_link_that_opens_just_when_its_member_is_forgotten_is_refused(
         peer, info = one.agent.linking.peers[two.name], two.agent.roster.me
         one.agent.roster.take(News(two.name, info.epoch, 1, Status.LEFT, info.address))
         with pytest.raises(RpcFailed, match="host-2 was forgotten"):
-            one.agent.linking._opened(peer, two.name, two.address, info)
+            one.agent.linking._has_opened(peer, two.name, two.address, info)
 
 
 async def test_a_name_that_nobody_has_cannot_be_forgotten(autojump_clock: MockClock) -> None:
@@ -244,14 +245,14 @@ async def test_an_answer_that_was_lost_is_asked_for_at_half_of_the_timeout(
         assert 4 <= trio.current_time() - start < 4.5
 
 
-def mute(link: object) -> None:
+def mute(link: Link) -> None:
     """Lose what the peer says of parcels that it has applied."""
-    take = link._take  # type: ignore[attr-defined]
+    hear = link._heard
 
-    def without_receipts(reply: LinkReply) -> None:
-        take(replace(reply, receipts=()))
+    def without_receipts(link: Link, reply: LinkReply) -> None:
+        hear(link, replace(reply, applied=()))
 
-    link._take = without_receipts  # type: ignore[attr-defined]
+    link._heard = without_receipts
 
 
 def cache_timeout(seconds: int) -> object:

@@ -147,11 +147,11 @@ async def test_no_storm_when_everybody_shares_a_hole_that_nobody_can_fill(
         offers = []
         for links in origin.agent.spreading.links.values():
             for link in links:
-                offers.append((link, link.offer))
-                link.offer = lambda *_: None  # type: ignore[method-assign]
+                offers.append((link, link.send))
+                link.send = lambda *_: None  # type: ignore[method-assign]
         await origin.invalidate(keys(0))
         for link, offer in offers:
-            link.offer = offer  # type: ignore[method-assign]
+            link.send = offer  # type: ignore[method-assign]
         await origin.invalidate(keys(20))
         await wait(0.1)  # it is everywhere, and the hole below it too young to be fetched
         origin.crash()

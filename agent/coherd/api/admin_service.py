@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 from coherd.api.checks import seeds_of
 from coherd.api.receipts import DURABILITIES, encode_seen
+from coherd.api.traces import encode_host, question_of, trace_timeout
+from coherd.cluster.counts import NamespaceCounts
 from coherd.cluster.diagnosis import Diagnosis
-from coherd.cluster.ingest import NamespaceCounts
 from coherd.cluster.roster import State
 from coherd.errors import RpcFailed
 from coherd.v1 import admin_service_pb2 as pb
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coherd.cluster.agent import Agent
+    from coherd.cluster.counts import LastReset
     from coherd.cluster.findings import Finding
-    from coherd.cluster.ingest import LastReset
     from coherd.net.bridge import Call
     from coherd.v1 import types_pb2
 
@@ -90,6 +91,17 @@ class AdminService:
         """Take this agent out of the cluster for good, and stop it."""
         told, missed = await self._agent.operators.leave()
         return pb.LeaveResponse(told=told, missed=missed)
+
+    async def TraceKey(  # noqa: N802
+        self, request: pb.TraceKeyRequest, _call: Call
+    ) -> pb.TraceKeyResponse:
+        """Ask every host when and how rows came there, and who has applied them."""
+        agent = self._agent
+        hosts = await agent.tracing.everywhere(question_of(request), trace_timeout(request))
+        now, offsets = agent.clock.now(), agent.exchanging.offsets
+        return pb.TraceKeyResponse(
+            hosts=[encode_host(host, now, offsets.get(host.name)) for host in hosts]
+        )
 
     def _members(self) -> Iterator[types_pb2.Member]:
         agent = self._agent

@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coherd.api.checks import check_namespace, selectors_of, timeout_of, versions_of
+from coherd.api.checks import (
+    check_namespace,
+    client_of,
+    selectors_of,
+    timeout_of,
+    versions_of,
+)
 from coherd.api.receipts import encode_change, encode_outcome
 from coherd.cluster.delivery import UNKNOWN, Follower
 from coherd.cluster.feed import Reader, reader_reset
-from coherd.cluster.invalidating import Order, Wait
-from coherd.errors import InvalidRequest, one_failure
+from coherd.cluster.invalidating import Order, Outcome, Wait
+from coherd.errors import InvalidRequest, RpcFailed, one_failure
 from coherd.limits import NAME_MAX, REASON_MAX, WATCH_NAMESPACES_MAX
 from coherd.model import Effect, Lane, Position
 from coherd.net.peer_codec import decode_dots
@@ -20,11 +26,14 @@ from coherd.v1 import cache_service_pb2 as pb
 
 if TYPE_CHECKING:
     from coherd.cluster.agent import Agent
+    from coherd.cluster.receipts import Receipt
     from coherd.net.bridge import Call, StreamCall
 
 INVALIDATE_TIMEOUT = 5.0
 RECEIPT_TIMEOUT = 1.0
 """Seconds, where the caller says nothing."""
+PROGRESS_INTERVAL = 0.05
+"""Seconds at least between two messages about one invalidation."""
 BOOKMARK_AFTER = 5.0
 """Seconds of silence after which a watcher is sent a bookmark."""
 
@@ -36,14 +45,43 @@ class CacheService:
         self._agent = agent
 
     async def Invalidate(  # noqa: N802
-        self, request: pb.InvalidateRequest, _call: Call
+        self, request: pb.InvalidateRequest, call: Call
     ) -> pb.InvalidateResponse:
         """Invalidate on every host that holds copies."""
+        agent, order = self._agent, order_of(request)
+        with agent.budgeting.spending(client_of(call), order):
+            outcome = await agent.invalidating.invalidate(order)
+        return pb.InvalidateResponse(receipt=self._final(outcome))
+
+    async def InvalidateProgress(  # noqa: N802
+        self, request: pb.InvalidateProgressRequest, call: StreamCall
+    ) -> None:
+        """Invalidate, and tell as it goes who has applied the rows."""
+        agent, order = self._agent, order_of(request.invalidate)
+        with agent.budgeting.spending(client_of(call), order), one_failure():
+            async with trio.open_nursery() as nursery:
+
+                def show(receipt: Receipt) -> None:
+                    nursery.start_soon(self._tell, receipt, call)
+
+                outcome = await agent.invalidating.invalidate(order, show)
+                nursery.cancel_scope.cancel()
+        await call.send(pb.InvalidateProgressResponse(receipt=self._final(outcome), final=True))
+
+    async def _tell(self, receipt: Receipt, call: StreamCall) -> None:
+        """Send a receipt, and again when it has changed."""
+        while True:
+            seen = receipt.changes
+            now = Outcome(receipt, receipt.is_complete, 0)
+            message = encode_outcome(now, self._agent.roster, None, "")
+            await call.send(pb.InvalidateProgressResponse(receipt=message))
+            await trio.sleep(PROGRESS_INTERVAL)
+            await receipt.wait_changed(seen)
+
+    def _final(self, outcome: Outcome) -> pb.Receipt:
         agent = self._agent
-        outcome = await agent.invalidating.invalidate(order_of(request))
         cursor = str(agent.ingest.write_out(outcome.position))
-        receipt = encode_outcome(outcome, agent.roster, agent.journal.durability, cursor)
-        return pb.InvalidateResponse(receipt=receipt)
+        return encode_outcome(outcome, agent.roster, agent.journal.durability, cursor)
 
     async def GetReceipt(  # noqa: N802
         self, request: pb.GetReceiptRequest, _call: Call
@@ -66,6 +104,12 @@ class CacheService:
             raise InvalidRequest(f"1 to {WATCH_NAMESPACES_MAX} namespaces are due")
         for name in opening.namespaces:
             check_namespace(name)
+            if not self._agent.config.holds(name):
+                raise RpcFailed(
+                    "FAILED_PRECONDITION",
+                    f"namespace {name!r} is not held by this agent: add it to the setting `interest` "
+                    "of this host, or watch at an agent that holds it",
+                )
         if len(opening.name) > NAME_MAX:
             raise InvalidRequest(f"a watcher's name has at most {NAME_MAX} characters")
         watching = _Watching(self._agent, call, opening)
@@ -156,7 +200,7 @@ def order_of(request: pb.InvalidateRequest) -> Order:
         raise InvalidRequest("an unknown lane or effect")
     if request.wait not in {0, *Wait}:
         raise InvalidRequest("an unknown wait")
-    wait = Wait(request.wait or Wait.ACCEPTED)
+    wait = Wait(request.wait) if request.wait else None
     if (wait is Wait.MEMBERS) != (request.members > 0):
         raise InvalidRequest("`members` goes with WAIT_MEMBERS and is at least 1")
     if len(request.reason) > REASON_MAX:

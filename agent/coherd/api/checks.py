@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from coherd.config.address import seed
 from coherd.config.values import WrongValue
@@ -10,19 +11,26 @@ from coherd.errors import InvalidRequest
 from coherd.limits import (
     BATCH_ROWS_MAX,
     JOIN_SEEDS_MAX,
+    NAME_MAX,
     NUMBER_MAX,
     SELECTOR_BYTES_MAX,
     TIMEOUT_MAX,
 )
-from coherd.model import EVERYTHING, NAMESPACE_PATTERN, Selector
+from coherd.model import EVERYTHING, NAME_PATTERN, NAMESPACE_PATTERN, Selector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from google.protobuf.duration_pb2 import Duration
 
+    from coherd.net.bridge import Call
     from coherd.v1 import cache_service_pb2 as pb
-    from coherd.v1.admin_service_pb2 import JoinRequest
+    from coherd.v1.admin_service_pb2 import JoinRequest, TraceKeyRequest
+
+CLIENT_KEY = "coherd-client"
+"""The metadata by which a client names itself."""
+LOCAL = "local"
+"""Whoever comes over the unix socket without a name."""
 
 
 def check_namespace(name: str) -> None:
@@ -38,6 +46,14 @@ def selectors_of(request: pb.InvalidateRequest) -> list[Selector]:
     count = len(request.keys) + len(request.tags) + len(request.prefixes) + request.everything
     if not 1 <= count <= BATCH_ROWS_MAX:
         raise InvalidRequest(f"{count} rows: 1 to {BATCH_ROWS_MAX} are due in one request")
+    selectors = named_in(request)
+    if request.everything:
+        selectors.append(EVERYTHING)
+    return selectors
+
+
+def named_in(request: pb.InvalidateRequest | TraceKeyRequest) -> list[Selector]:
+    """Give the keys, tags and prefixes of a request, in this order."""
     for kind, texts in (
         ("key", request.keys),
         ("tag", request.tags),
@@ -47,7 +63,8 @@ def selectors_of(request: pb.InvalidateRequest) -> list[Selector]:
             continue
         lengths = [len(text) for text in texts]
         if min(lengths) == 0:
-            hint = "; to invalidate everything say so" if kind == "prefix" else ""
+            can_say_so = kind == "prefix" and "everything" in request.DESCRIPTOR.fields_by_name
+            hint = "; to invalidate everything say so" if can_say_so else ""
             raise InvalidRequest(f"an empty {kind}{hint}")
         if max(lengths) > SELECTOR_BYTES_MAX:
             raise InvalidRequest(
@@ -56,8 +73,6 @@ def selectors_of(request: pb.InvalidateRequest) -> list[Selector]:
     selectors = [b"k" + key for key in request.keys]
     selectors += [b"t" + tag for tag in request.tags]
     selectors += [b"p" + prefix for prefix in request.prefixes]
-    if request.everything:
-        selectors.append(EVERYTHING)
     return selectors
 
 
@@ -70,6 +85,23 @@ def versions_of(request: pb.InvalidateRequest, rows: int) -> Sequence[int] | Non
     if max(request.versions) > NUMBER_MAX:
         raise InvalidRequest(f"a version beyond {NUMBER_MAX}")
     return list(request.versions)
+
+
+def client_of(call: Call) -> str:
+    """Say whose budget a call is charged to: the name that it gives itself, else the host it comes from.
+
+    Names are believed: whoever reaches a local address may invalidate, and none is known for certain yet.
+    """
+    for key, value in call.metadata:
+        if key == CLIENT_KEY:
+            if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
+                raise InvalidRequest(
+                    f"illegal {CLIENT_KEY}: 1 to {NAME_MAX} letters, digits, '.', '_' or '-' are due, "
+                    "the first a letter or digit"
+                )
+            return value
+    kind, _, address = call.peer.partition(":")  # as in ipv4:127.0.0.1:54321, or unix:
+    return LOCAL if kind.startswith("unix") else unquote(address.rpartition(":")[0]) or kind
 
 
 def seeds_of(request: JoinRequest) -> list[str]:

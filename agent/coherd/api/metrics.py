@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from coherd.cluster.agent import Agent
     from coherd.cluster.delivery import HandlerState
     from coherd.cluster.lateness import Lateness
-    from coherd.cluster.spreading import Link
+    from coherd.cluster.link import Link
 
 HANDLER_LABELS = ("handler", "namespace")
+SPREAD_EVENTS = (
+    "originated", "received", "duplicates", "sent", "dropped", "redelegated", "bypassed", "unpaid",
+    "forgotten_early",
+)  # fmt: skip
 LINK_LABELS = ("member", "lanes")
 
 
@@ -194,6 +198,13 @@ class Exporter:
     def _links(self) -> Iterator[Family]:
         agent = self._agent
         now = agent.clock.now()
+        statistics = agent.spreading.statistics
+        yield counter(
+            "coherd_spread_total",
+            "What happened to payloads on their way over this agent, and to the arcs that went with them.",
+            ("event",),
+            (((event,), statistics[event]) for event in SPREAD_EVENTS),
+        )
         links = [
             ((name, "urgent" if link.urgent else "rest"), link)
             for name, pair in sorted(agent.spreading.links.items())

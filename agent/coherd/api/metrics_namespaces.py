@@ -7,9 +7,10 @@ from math import isinf
 from typing import TYPE_CHECKING
 
 from coherd.api.metrics_families import counter, gauge, histogram
-from coherd.cluster.ingest import NamespaceCounts
+from coherd.cluster.counts import NamespaceCounts
 from coherd.cluster.timing import APPLY_BOUNDS, ApplyTimes, Histogram
 from coherd.config import DEFAULTS
+from coherd.model import EVERY_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -70,6 +71,30 @@ class NamespaceFigures:
             ROW_LABELS,
             times.items(),
         )
+        yield from self._refused()
+
+    def _refused(self) -> Iterator[Family]:
+        """What applications asked for and what never became a row."""
+        agent = self._agent
+        refused: Counter[tuple[str, str]] = Counter()
+        for (name, urgent), number in agent.budgeting.refused.items():
+            label = OTHER if name == EVERY_NAMESPACE else self._label(name)
+            refused[label, "urgent" if urgent else "rest"] += number
+        yield counter(
+            "coherd_rows_over_budget_total",
+            "Rows that were refused because a client had used up its budget.",
+            ("namespace", "lanes"),
+            refused.items(),
+        )
+        coalesced: Counter[tuple[str]] = Counter()
+        for name, number in agent.invalidating.batching.coalesced.items():
+            coalesced[(self._label(name),)] += number
+        yield counter(
+            "coherd_rows_coalesced_total",
+            "Rows of the lane bulk that others stood for, so that they were not sent.",
+            ("namespace",),
+            coalesced.items(),
+        )
 
     def _repair(self) -> Iterator[Family]:
         agent = self._agent
@@ -80,6 +105,19 @@ class NamespaceFigures:
             "Age of the oldest of them; 0 when there is none.",
             lambda name: agent.repair.oldest(name, now),
             max,
+        )
+        steps: Counter[tuple[str, str]] = Counter()
+        for name, counts in agent.ingest.counts.items():
+            label = self._label(name)
+            steps[label, "replay"] += counts.repaired
+            steps[label, "cover"] += counts.covered
+            steps[label, "blank"] += counts.blank
+            steps[label, "reset"] += counts.flushed
+        yield counter(
+            "coherd_repaired_rows_total",
+            "Missing rows that were made good, by how.",
+            ("namespace", "step"),
+            steps.items(),
         )
         resets: Counter[tuple[str, str]] = Counter()
         for name, counts in agent.ingest.counts.items():
@@ -126,6 +164,12 @@ class NamespaceFigures:
             "coherd_selectors_remembered",
             "Keys, tags and prefixes remembered.",
             lambda name: len(ledgers[name]) if name in ledgers else 0,
+        )
+        yield self._gauge(
+            "coherd_era",
+            "How often streams of lives that are over were let go of, at most once a day.",
+            agent.retiring.eras.number,
+            max,
         )
         yield self._gauge(
             "coherd_streams",

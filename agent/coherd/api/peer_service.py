@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import trio
 
 from coherd.errors import RpcFailed, one_failure
 from coherd.limits import APPLIED_WAIT_MAX
-from coherd.net.peer import LinkReply
+from coherd.net.eras_codec import decode_eras, encode_eras, encode_have_reply
 from coherd.net.peer_codec import (
     OriginTable,
     decode_buckets,
@@ -26,14 +27,16 @@ from coherd.net.peer_codec import (
     encode_part,
     encode_stream,
 )
+from coherd.net.trace_codec import decode_question, encode_reply
 from coherd.v1 import peer_service_pb2 as pb
 
 if TYPE_CHECKING:
     from coherd.cluster.endpoint import Endpoint
     from coherd.net.bridge import Call, StreamCall
+    from coherd.net.peer import LinkReply
 
-ACKNOWLEDGE_AFTER = 0.0015
-"""Seconds in which acknowledgements are gathered."""
+REPLIES_BYTES_MAX = 1024 * 1024
+"""Bytes of replies that may wait for the sender of a link to read them."""
 
 
 class PeerService:
@@ -66,14 +69,16 @@ class PeerService:
         if not messages:
             return
         opening = messages[0].open
-        self._endpoint.admit(opening.cluster, decode_member(opening.me))
+        member = decode_member(opening.me)
+        self._endpoint.admit(opening.cluster, member)
         call.send_nowait(pb.LinkResponse(me=encode_member(self._endpoint.me)))
-        await _Incoming(self._endpoint, call, self._stopping).run(messages[1:])
+        incoming = _Incoming(self._endpoint, call, member.name, urgent=opening.urgent)
+        with one_failure():
+            await incoming.run(messages[1:], self._stopping)
 
     async def Have(self, request: pb.HaveRequest, _call: Call) -> pb.HaveResponse:  # noqa: N802
         """Take what changed at a peer."""
-        reply = self._endpoint.have(decode_have(request))
-        return pb.HaveResponse(quiet=reply.quiet, sum=reply.sum, catching_up=reply.catching_up)
+        return encode_have_reply(self._endpoint.have(decode_have(request)))
 
     async def Compare(  # noqa: N802
         self, request: pb.CompareRequest, _call: Call
@@ -90,8 +95,10 @@ class PeerService:
         if request.buckets:
             differing = self._endpoint.compare_buckets(sender, request.buckets)
             return pb.CompareResponse(differing=differing)
-        reply = self._endpoint.compare_roots(sender, request.root)
-        return pb.CompareResponse(equal=reply.equal, catching_up=reply.catching_up)
+        reply = self._endpoint.compare_roots(sender, request.root, decode_eras(request.eras))
+        return pb.CompareResponse(
+            equal=reply.equal, catching_up=reply.catching_up, eras=encode_eras(reply.eras)
+        )
 
     async def Fetch(self, request: pb.FetchRequest, call: StreamCall) -> None:  # noqa: N802
         """Serve missing rows."""
@@ -109,58 +116,50 @@ class PeerService:
         applied = await self._endpoint.applied(decode_dots(request.dots), wait)
         return pb.AppliedResponse(applied=applied)
 
+    async def Trace(self, request: pb.TraceRequest, _call: Call) -> pb.TraceResponse:  # noqa: N802
+        """Tell when and how rows came here, and who has applied them."""
+        sender = decode_origin_message(request.sender)
+        return encode_reply(await self._endpoint.trace(sender, decode_question(request)))
+
 
 class _Incoming:
-    """One link's receiving side: takes parcels, gathers what is to be said back."""
+    """One link's receiving side."""
 
-    def __init__(self, endpoint: Endpoint, call: StreamCall, stopping: trio.Event) -> None:
+    def __init__(self, endpoint: Endpoint, call: StreamCall, source: str, *, urgent: bool) -> None:
         self._endpoint = endpoint
         self._call = call
-        self._stopping = stopping
-        self._acknowledged = 0
-        self._applied: list[int] = []
-        self._due = trio.Event()
+        self._source = source
+        self._urgent = urgent
+        self._taken = 0
 
-    async def run(self, messages: list[pb.LinkRequest]) -> None:
-        with one_failure():
-            await self._run(messages)
-
-    async def _run(self, messages: list[pb.LinkRequest]) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._reply)
-            nursery.start_soon(self._end_when_stopping, nursery.cancel_scope)
-            while messages or (messages := await self._call.receive()):
-                for message in messages:
-                    self._take(message)
-                messages = []
-                self._due.set()
-            nursery.cancel_scope.cancel()
-
-    async def _end_when_stopping(self, scope: trio.CancelScope) -> None:
-        await self._stopping.wait()
-        scope.cancel()
+    async def run(self, messages: list[pb.LinkRequest], stopping: trio.Event) -> None:
+        self._endpoint.listen(self._source, urgent=self._urgent, say=self._say)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_end_when, stopping, nursery.cancel_scope)
+                while messages or (messages := await self._call.receive()):
+                    for message in messages:
+                        self._take(message)
+                    messages = []
+                nursery.cancel_scope.cancel()
+        finally:
+            self._endpoint.ended(self._source, urgent=self._urgent, say=self._say)
 
     def _take(self, message: pb.LinkRequest) -> None:
         parcels = decode_parcels(message)
-        if not parcels:
-            return
-        self._endpoint.take(parcels, self._has_applied)
-        if parcels[-1].sequence <= self._acknowledged:
+        numbers = [self._taken, *(parcel.sequence for parcel in parcels)]
+        if any(number >= after for number, after in pairwise(numbers)):
             raise RpcFailed("INVALID_ARGUMENT", "parcels are numbered in ascending order")
-        self._acknowledged = parcels[-1].sequence
+        self._taken = numbers[-1]
+        self._endpoint.take(self._source, parcels, urgent=self._urgent)
 
-    def _has_applied(self, sequences: list[int]) -> None:
-        self._applied += sequences
-        self._due.set()
+    def _say(self, reply: LinkReply) -> None:
+        """Tell the sender; one that does not listen need not hear all, the next reply says more."""
+        if self._call.outbound_bytes < REPLIES_BYTES_MAX:
+            with suppress(RpcFailed):
+                self._call.send_nowait(encode_link_reply(reply))
 
-    async def _reply(self) -> None:
-        name = (self._endpoint.me.name,)
-        while True:
-            await self._due.wait()
-            if not self._applied:
-                with trio.move_on_after(ACKNOWLEDGE_AFTER):
-                    await trio.sleep_forever()
-            self._due = trio.Event()
-            receipts = [(sequence, name) for sequence in self._applied]
-            self._applied = []
-            await self._call.send(encode_link_reply(LinkReply(self._acknowledged, receipts)))
+
+async def _end_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

@@ -40,7 +40,14 @@ def encode_outcome(
         dots=encode_dots(receipt.dots),
         complete=outcome.is_complete,
         applied=sorted(receipt.applied),
-        missing=[pb.Missing(name=name, state=state_of(roster, name)) for name in receipt.missing],
+        missing=[
+            pb.Missing(
+                name=name,
+                state=state_of(roster, name),
+                state_age_ms=int(roster.state_age(name) * 1000),
+            )
+            for name in receipt.missing
+        ],
         durability=DURABILITIES[durability] if durability else types_pb2.DURABILITY_UNSPECIFIED,
         cursor=cursor,
     )

@@ -25,6 +25,12 @@ from coherd.config import load
 @click.option(
     "--join", multiple=True, metavar="HOST:PORT", help="Agents to ask; repeatable, or with commas."
 )
+@click.option(
+    "--interest",
+    multiple=True,
+    metavar="NAMESPACE",
+    help='Namespaces kept here, "*" for all; repeatable, or with commas.',
+)
 @click.option("--data-dir", metavar="DIRECTORY", help="Journal and identity; for one agent alone.")
 @click.option(
     "--local",

@@ -46,7 +46,7 @@ class Waiting:
 
 
 class WaitType(click.ParamType[Waiting]):
-    """accepted, local, region, or how many members."""
+    """accepted, local, region, or how many members: 3, or members=3."""
 
     name = "wait"
 
@@ -60,11 +60,13 @@ class WaitType(click.ParamType[Waiting]):
         """Read one."""
         if isinstance(value, Waiting):
             return value
-        text = str(value)
-        if not (text.isascii() and text.isdigit()) and text not in {"accepted", "local", "region"}:
-            self.fail(f"{text!r}: accepted, local, region or a number of agents is due", param, ctx)
-        if text in {"accepted", "local", "region"}:
-            return Waiting(text)
+        if value in {"accepted", "local", "region"}:
+            return Waiting(str(value))
+        text = str(value).removeprefix("members=")
+        if not (text.isascii() and text.isdigit()):
+            self.fail(
+                f"{value!r}: accepted, local, region or a number of agents is due", param, ctx
+            )
         if not 1 <= int(text[:10]) <= AGENTS_MAX:
             self.fail(f"{text[:10]} agents: 1 to {AGENTS_MAX:,} can be waited for", param, ctx)
         return Waiting("members", int(text))

@@ -25,7 +25,7 @@ from coherd.config import (
 from coherd.config.lines import Key
 from coherd.config.values import format_duration
 
-Shown = bool | int | str | list[str] | None
+Shown = bool | int | float | str | list[str] | None
 """A value as a file would spell it; None where nothing is set."""
 
 _output = click.option(
@@ -131,14 +131,14 @@ def _handler_value(handler: RedisHandlerConfig, name: str) -> object:
 
 def _setting(written: Written, key: Key, value: object, origin: Key | None = None) -> Setting:
     place = written.places.get(origin or key)
-    return Setting(full_name(key), _spell(value), str(place or "default"))
+    return Setting(full_name(key), _spell(key, value), str(place or "default"))
 
 
-def _spell(value: object) -> Shown:
+def _spell(key: Key, value: object) -> Shown:
     if value is None or isinstance(value, bool | int):
         return value
-    if isinstance(value, float):
-        return format_duration(value)
+    if isinstance(value, float):  # a rate is a number; every other one is a duration
+        return value if str(key[-1]).endswith("rate_max") else format_duration(value)
     if type(value) is tuple:
         return [str(entry) for entry in value]
     return str(value)

@@ -35,6 +35,11 @@ ANSWER_TIMEOUT = 10.0
 PROBE_TIMEOUT = 1.0
 """Seconds to find out why nobody answers."""
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+CLIENT = (("coherd-client", "coherd"),)
+"""Metadata that says whose budget an invalidation is charged to: not that of the applications of this host,
+one of which may run wild."""
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""The trailing metadata that says when to try again."""
 RECONNECT_MS = 250
 """Longest pause between two attempts to reach an agent that is being restarted."""
 
@@ -50,6 +55,9 @@ local_option: Callable[[F], F] = click.option(
 
 class CallFailed(RpcFailed):
     """A call to the agent of this host failed; the text is a line for people."""
+
+    retry_after: float | None = None
+    """Seconds after which the agent says to try again, when it does."""
 
     def __str__(self) -> str:
         return self.details
@@ -87,7 +95,9 @@ class Connection:
         except grpc.RpcError as error:
             if not isinstance(error, grpc.Call):
                 raise
-            raise failure(self.address, error.code().name, error.details() or "") from None
+            failed = failure(self.address, error.code().name, error.details() or "")
+            failed.retry_after = pushback(error)
+            raise failed from None
 
 
 @contextmanager
@@ -113,6 +123,15 @@ def connect(local: str | None) -> Iterator[Connection]:
             yield connection
 
 
+def pushback(call: grpc.Call) -> float | None:
+    """Read when the agent says to try again, in seconds; None where it does not say it."""
+    for key, value in call.trailing_metadata() or ():
+        text = str(value)
+        if key == PUSHBACK_KEY and text.isascii() and text.isdigit():
+            return int(text) / 1000
+    return None
+
+
 def failure(address: Address | UnixSocket, code: str, details: str) -> CallFailed:
     """Say what a failed call means and what to do about it."""
     remedies = {
@@ -121,7 +140,7 @@ def failure(address: Address | UnixSocket, code: str, details: str) -> CallFaile
         "FAILED_PRECONDITION": f"refused: {details}",
         "PERMISSION_DENIED": f"the agent at {address} does not allow this: {details}",
         "UNAUTHENTICATED": f"the agent at {address} does not know who asks: {details}",
-        "RESOURCE_EXHAUSTED": f"the agent at {address} has too much to do ({details}); "
+        "RESOURCE_EXHAUSTED": f"the agent at {address} takes no more for now ({details}); "
         "nothing was changed: try again in a moment",
         "UNIMPLEMENTED": f"what answers at {address} does not know this call: is it an agent, "
         "and not an older one? `coherd status` tells its version",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coherd.api.checks import check_namespace
+from coherd.cli import following
 from coherd.cli.arguments import (
     STDIN,
     Batch,
@@ -26,11 +27,19 @@ from coherd.cli.arguments import (
     opened,
     selector_of,
 )
-from coherd.cli.connection import ANSWER_TIMEOUT, CallFailed, Connection, connect, local_option
+from coherd.cli.connection import (
+    ANSWER_TIMEOUT,
+    CLIENT,
+    CallFailed,
+    Connection,
+    connect,
+    local_option,
+)
 from coherd.cli.exit_codes import ExitCode, exit_code
 from coherd.cli.output import count_of, duration, escaped, output_option, print_json, say, tell
 from coherd.cli.receipts import Summary
-from coherd.errors import CoherdError, RpcFailed
+from coherd.config import BATCH_WINDOW_MAX
+from coherd.errors import CoherdError
 from coherd.limits import NUMBER_MAX
 from coherd.model import Effect, Lane
 
@@ -39,10 +48,14 @@ if TYPE_CHECKING:
 
     from coherd.v1 import cache_service_pb2 as pb
 
+    Ask = Callable[[Connection, pb.InvalidateRequest, float], pb.Receipt]
+
 UNSPECIFIED = "unspecified"
 BUSY_ATTEMPTS = 8
 BUSY_PAUSE = 0.1
 """A busy agent is asked again this often, after this many seconds, doubled each time."""
+PUSHBACK_MAX = 60.0
+"""Seconds; an agent that says to come later than that is not waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +209,7 @@ def invalidate(
                     done.add(batch)
             else:
                 with connect(local) as connection:
-                    send(connection, asked, found(), done)
+                    send(connection, asked, found(), done, ask=way(asked, as_json=as_json))
     except BaseException as error:
         if done.count and not dry_run:
             done.summary.stopped = True
@@ -319,32 +332,50 @@ def progress(size: int | None) -> Iterator[Callable[[Iterator[Batch]], Iterator[
         yield through
 
 
-def send(connection: Connection, asked: Asked, found: Iterator[Batch], done: Done) -> None:
+def way(asked: Asked, *, as_json: bool) -> Ask:
+    """Give how to ask: where others are waited for, somebody at a terminal is shown for whom.
+
+    Not beside the progress of a file.
+    """
+    waits = asked.wait.name in {"region", "members"} and asked.keys_from is None
+    return following.follow if waits and not as_json and following.is_watched() else ask_once
+
+
+def ask_once(connection: Connection, request: pb.InvalidateRequest, timeout: float) -> pb.Receipt:
+    """Send one request and wait for its answer. Raises CallFailed."""
+    with connection.failures():
+        return connection.cache.Invalidate(request, timeout=timeout, metadata=CLIENT).receipt
+
+
+def send(
+    connection: Connection, asked: Asked, found: Iterator[Batch], done: Done, *, ask: Ask
+) -> None:
     """Send batch after batch. Raises CallFailed."""
     started = time.perf_counter()
+    timeout = asked.timeout + ANSWER_TIMEOUT
+    if asked.lane == Lane.BULK.name.lower():
+        timeout += BATCH_WINDOW_MAX
     for batch in found:
-        response = call(connection, asked.request(batch), asked.timeout + ANSWER_TIMEOUT)
+        receipt = call(partial(ask, connection, asked.request(batch), timeout))
         done.add(batch)
-        done.summary.add(response.receipt)
+        done.summary.add(receipt)
         done.seconds = time.perf_counter() - started
 
 
-def call(
-    connection: Connection, request: pb.InvalidateRequest, timeout: float
-) -> pb.InvalidateResponse:
-    """Send one request, again after a moment when the agent has too much to do."""
+def call(ask: Callable[[], pb.Receipt]) -> pb.Receipt:
+    """Ask once, and again after a moment, or when it says, when the agent takes no more."""
     pause = BUSY_PAUSE
-    for _ in range(BUSY_ATTEMPTS - 1):
+    for attempt in range(1, BUSY_ATTEMPTS + 1):
         try:
-            with connection.failures():
-                return connection.cache.Invalidate(request, timeout=timeout)
-        except RpcFailed as error:
-            if error.code != "RESOURCE_EXHAUSTED":
+            return ask()
+        except CallFailed as error:
+            after = pause if error.retry_after is None else error.retry_after
+            is_last = attempt == BUSY_ATTEMPTS or after > PUSHBACK_MAX
+            if error.code != "RESOURCE_EXHAUSTED" or is_last:
                 raise
-        time.sleep(pause)
+        time.sleep(after)
         pause *= 2
-    with connection.failures():
-        return connection.cache.Invalidate(request, timeout=timeout)
+    raise AssertionError("the last attempt answers or raises")
 
 
 def show(asked: Asked, done: Done, *, as_json: bool) -> None:

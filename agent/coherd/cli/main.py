@@ -33,6 +33,7 @@ VERBS = {
     ),
     "watch": Verb("coherd.cli.watch:watch", "Show invalidations as they arrive here."),
     "receipt": Verb("coherd.cli.receipt:receipt", "Ask who has applied an earlier invalidation."),
+    "trace": Verb("coherd.cli.trace:trace", "Ask every host when and how it got a key's rows."),
     "status": Verb("coherd.cli.status:status", "Show how this host's agent is."),
     "members": Verb("coherd.cli.members:members", "List the agents that this one knows."),
     "join": Verb("coherd.cli.join:join", "Ask further agents who is in the cluster."),

@@ -16,6 +16,7 @@ from coherd.cli.output import duration, output_option, plain, print_json, say, t
 if TYPE_CHECKING:
     from coherd.cli.connection import Connection
     from coherd.v1 import types_pb2
+    from coherd.v1.admin_service_pb2 import HostTrace
 
 HEADS = (
     "NAME",
@@ -110,7 +111,7 @@ def state_of(member: types_pb2.Member, *, is_me: bool) -> str:
     return f"{state}, no link" if is_cut_off else state
 
 
-def clock_of(member: types_pb2.Member) -> str:
+def clock_of(member: types_pb2.Member | HostTrace) -> str:
     """Say how far a member's clock is ahead: the interval that surely holds it, never a narrower one."""
     if not (member.HasField("clock_offset_min_us") and member.HasField("clock_offset_max_us")):
         return "-"

@@ -33,6 +33,7 @@ RESETS = {
     Cause.BELOW_FLOOR: "rows were missing, and whoever had them had forgotten them too recently",
     Cause.UNCLAIMED: "rows were missing, and nobody who could be reached had them",
     Cause.TOO_FAR_BEHIND: "more rows were missing than a replay is worth",
+    Cause.LEFT_BEHIND: "it was away for so long that nobody may know any more what it missed",
     Cause.POWER_LOSS: "a loss of power or damage may have taken rows, and nobody was there who has them",
     Cause.CURSOR: "a reader went on from where nothing is known any more",
 }

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
+from coherd.cluster.budgeting import Budgeting
 from coherd.cluster.delivery import Delivery, Follower
 from coherd.cluster.endpoint import Endpoint
 from coherd.cluster.exchanging import Exchanging
@@ -23,11 +25,14 @@ from coherd.cluster.ingest import Ingest
 from coherd.cluster.invalidating import Invalidating
 from coherd.cluster.linking import Linking
 from coherd.cluster.membership import Membership
+from coherd.cluster.offering import Offering
 from coherd.cluster.operators import Operators
 from coherd.cluster.repairing import Repairing
 from coherd.cluster.retaining import Retaining
+from coherd.cluster.retiring import Retiring
 from coherd.cluster.roster import Roster
 from coherd.cluster.spreading import Spreading
+from coherd.cluster.tracing import Tracing
 from coherd.config import DEFAULTS
 from coherd.errors import NotDurable, Overloaded
 from coherd.journal import Write
@@ -83,7 +88,9 @@ class Agent:
         horizon = self.retaining.horizon
         self.replica = Replica(self.retaining.keep)
         self._restore()
-        self.repair = Repair(self.replica.vector, random, horizon, config.reset_jitter)
+        self.repair = Repair(
+            self.replica.vector, random, horizon, config.reset_jitter, config.replay_max
+        )
         for stream, _ in list(self.replica.vector):
             self.repair.touch(stream)
         self.freshness = Freshness()
@@ -94,6 +101,7 @@ class Agent:
         )  # fmt: skip
         self.feed.on_damage = self.ingest.damaged
         self.roster = Roster(me, journal.contents.members, clock.now, self._store_member)
+        self.ingest.is_held = self._holds
         self._healing = Healing(
             self.ingest,
             self.freshness,
@@ -111,18 +119,17 @@ class Agent:
             lambda namespace: config.namespace(namespace).staleness_bound or STALENESS_BOUND,
             self.ingest.remember_watcher,
         )
-        self.repairing = Repairing(
-            self.ingest, self.repair, self.freshness, self.roster, self.linking, clock, random,
-            nursery,
+        self.delivery.now = clock.now
+        self.tracing = Tracing(
+            self.ingest, self.feed, journal, self.delivery, self.roster, self.linking, dial, clock,
+            self.started_at,
         )  # fmt: skip
-        self.repairing.is_alone = lambda: config.join_alone or not self.membership.has_seeds
-        self.repairing.on_synced = self._healing.look
-        self.invalidating = Invalidating(
-            self.ingest, journal, self.spreading, self.delivery, self.roster, self.linking
-        )
+        self._stay_in_sync(random)
+        self._take_orders()
         self.endpoint = Endpoint(
             config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
-            self.membership, self.feed, journal, self.delivery, clock,
+            self.membership, self.spreading, self.feed, journal, self.delivery, clock, self.tracing,
+            self.retiring,
         )  # fmt: skip
         self.ingest.begin_life(me.epoch)
         self._admit_damages()
@@ -130,15 +137,43 @@ class Agent:
     def _meet_others(self, dial: Callable[[str], Peer], random: Random) -> None:
         """Make what finds the other agents and stays linked with them."""
         roster, clock, nursery = self.roster, self.clock, self._nursery
-        self.spreading = Spreading(roster, clock)
-        self.linking = Linking(roster, self.spreading, dial, random, nursery)
+        self.spreading = Spreading(self.config.cluster, roster.me, clock)
+        self.linking = Linking(roster, self.spreading, dial, clock, random, nursery)
         self.exchanging = Exchanging(roster, self.linking, dial, clock, nursery)
         self.membership = Membership(
             self.config, roster, self.linking, self.exchanging, clock, random, nursery
         )
+        self.spreading.on_silent = self.membership.doubt
         self.membership.on_epoch = self._begin_life
         self.membership.is_ready = lambda: not self.reasons()
         self.operators = Operators(roster, self.linking, self.exchanging, self.membership, clock)
+
+    def _stay_in_sync(self, random: Random) -> None:
+        """Make what finds out what is missing here, or at the others, and fetches or offers it."""
+        ingest, roster, clock = self.ingest, self.roster, self.clock
+        self.retiring = Retiring(ingest, self.repair, roster, self.feed, self.journal, clock)
+        self.repairing = Repairing(
+            ingest, self.repair, self.freshness, roster, self.linking, clock, random, self._nursery,
+            self.retiring, self._least_bound() / 4,
+        )  # fmt: skip
+        self.repairing.is_alone = lambda: self.config.join_alone or not self.membership.has_seeds
+        self.repairing.on_synced = self._healing.look
+        self.offering = Offering(ingest, self.repairing, roster, random)
+
+    def _take_orders(self) -> None:
+        """Make what applications ask for invalidations."""
+        config = self.config
+        self.budgeting = Budgeting(config, self.clock)
+        self.invalidating = Invalidating(
+            self.ingest,
+            self.journal,
+            self.spreading,
+            self.delivery,
+            self.roster,
+            self.linking,
+            lambda namespace: config.namespace(namespace).batch_window,
+            self._nursery,
+        )
 
     def serve(self, handlers: Sequence[Handler]) -> None:
         """Begin to bring rows to caches; before peers can ask whether they are applied here."""
@@ -156,7 +191,10 @@ class Agent:
     def start(self) -> None:
         """Start every other task."""
         self.repairing.start()
+        self._nursery.start_soon(self.offering.run)
         self.membership.start()
+        self.linking.start()
+        self._nursery.start_soon(self.spreading.run)
         self._nursery.start_soon(self.retaining.run, self.ingest)
         self._nursery.start_soon(self._note_running_time)
 
@@ -246,7 +284,16 @@ class Agent:
         names.update(self.config.namespaces)
         names.update(state.handler.namespace for state in self.delivery.handlers)
         names.update(name for key in self.ingest.watchers() for name in watched(key))
-        return names - {EVERY_NAMESPACE, DEFAULTS}
+        return set(filter(self._holds, names - {EVERY_NAMESPACE, DEFAULTS}))
+
+    def _holds(self, namespace: str) -> bool:
+        return self.roster.me.holds(namespace)
+
+    def _least_bound(self) -> float:
+        """Give the shortest of the bounds of all namespaces, in seconds."""
+        names = {DEFAULTS, *self.config.namespaces}
+        bounds = (self.config.namespace(name).staleness_bound for name in names)
+        return min((bound for bound in bounds if bound is not None), default=inf)
 
     def _store_member(self, name: str, data: bytes | None) -> bool:
         if self.healing and name in self.roster.members:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
+from math import nan
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import structlog
 import trio
 
 from coherd.cluster.feed import Feed, Portion, Reader
+from coherd.cluster.moments import STEPS_MAX, WATCHER_STEPS_MAX, Moments
 from coherd.errors import HandlerFailed
 from coherd.model import Cause, Position
 
@@ -51,6 +53,10 @@ class Follower:
         """Whether questions wait for it."""
         self.position = position
         """Everything up to here is applied."""
+        self.now: Callable[[], float] = lambda: nan
+        """Tells the running time in seconds."""
+        self.moments = Moments(position, WATCHER_STEPS_MAX)
+        """When it was; of one that does not acknowledge it is not remembered."""
         self._questions: deque[tuple[int, Question]] = deque()
 
     @property
@@ -70,7 +76,12 @@ class Follower:
 
     def reached(self, position: int) -> None:
         """Note that everything up to `position` is applied."""
-        self.position = max(self.position, position)
+        if position > self.position:
+            if self.position == UNKNOWN:
+                self.moments.begin(position)
+            elif self.acknowledges:
+                self.moments.note(position, self.now())
+            self.position = position
         questions = self._questions
         while questions and questions[0][0] <= position:
             questions.popleft()[1].answered()
@@ -84,6 +95,8 @@ class Follower:
         """Be the one that came back: what waited for it waits for this one."""
         self._questions += gone._questions
         gone._questions.clear()
+        self.moments = gone.moments
+        self.moments.begin(self.position)
         self.reached(self.position)
 
 
@@ -111,6 +124,7 @@ class HandlerState:
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.follower = Follower(handler.label, [handler.namespace], UNKNOWN)
+        self.follower.moments = Moments(UNKNOWN, STEPS_MAX)
         self.connected = False
         self.error = ""
         self.applied = 0
@@ -146,6 +160,8 @@ class Delivery:
         self.handlers: list[HandlerState] = []
         self.watchers: set[Follower] = set()
         self._gone: set[Follower] = set()
+        self.now: Callable[[], float] = lambda: nan
+        """Tells the running time in seconds, for what is remembered of the followers."""
         self.on_applied: Callable[[Sequence[Arrival]], None] = lambda _arrivals: None
         """Called with what a handler has just applied."""
 
@@ -170,6 +186,7 @@ class Delivery:
     @contextmanager
     def watching(self, watcher: Follower) -> Iterator[None]:
         """Count `watcher` while it is connected; who comes back under its name takes its place."""
+        watcher.now = self.now
         for gone in [g for g in self._gone if g.name == watcher.name]:
             if gone.namespaces <= watcher.namespaces:
                 self._gone.discard(gone)
@@ -200,6 +217,7 @@ class Delivery:
     def start(self, handler: Handler) -> None:
         """Keep one cache coherent for ever, in a task of its own."""
         state = HandlerState(handler)
+        state.follower.now = self.now
         self.handlers.append(state)
         self._nursery.start_soon(self._run_handler, state)
 
@@ -264,6 +282,13 @@ class Delivery:
             if position is not None:
                 return position
         return 0 if resumption.warm else head
+
+    def followers(self, namespace: str) -> Iterator[tuple[str, Follower]]:
+        """Give whom questions about a namespace wait for, each with what it is: handler or watcher."""
+        handlers = {state.follower for state in self.handlers}
+        for follower in self._acknowledging():
+            if namespace in follower.namespaces:
+                yield "handler" if follower in handlers else "watcher", follower
 
     def _acknowledging(self) -> Iterator[Follower]:
         for state in self.handlers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,7 +12,7 @@ import trio
 from coherd.cluster.admitting import admits
 from coherd.cluster.roster import State
 from coherd.errors import InvalidRequest, JournalDamaged, RpcFailed
-from coherd.limits import BATCH_ROWS_MAX
+from coherd.limits import BATCH_ROWS_MAX, RANGES_MAX
 from coherd.model import Cause, Origin
 from coherd.net.peer import (
     PROTOCOL_MAX,
@@ -23,11 +24,10 @@ from coherd.net.peer import (
     StreamsPage,
 )
 from coherd.replication.ahead import check_ahead
-from coherd.replication.intervals import Intervals
-from coherd.replication.repair import Answer, answer
+from coherd.replication.answers import Answer, answer, pages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
     from coherd.clock import Clock
     from coherd.cluster.delivery import Delivery
@@ -35,12 +35,18 @@ if TYPE_CHECKING:
     from coherd.cluster.ingest import Ingest
     from coherd.cluster.membership import Membership
     from coherd.cluster.repairing import Repairing
+    from coherd.cluster.retiring import Retiring
     from coherd.cluster.roster import Roster
+    from coherd.cluster.spreading import Say, Spreading
+    from coherd.cluster.tracing import Tracing
     from coherd.journal import Journal
-    from coherd.model import Stream
+    from coherd.model import Range, Stream
     from coherd.net.peer import Have, MemberInfo, Parcel, StreamRange
+    from coherd.net.traces import TraceQuestion, TraceReply
     from coherd.replication.freshness import Freshness
+    from coherd.replication.intervals import Intervals
     from coherd.replication.repair import Repair
+    from coherd.replication.vector import Vector
 
 log = structlog.get_logger("coherd.endpoint")
 
@@ -52,7 +58,10 @@ FETCH_BYTES = 64 * 1024
 FETCH_ROWS = BATCH_ROWS_MAX
 """Size of one part of the answer to a fetch."""
 PAGE_STREAMS = 1_000
-"""Streams of one page of a Compare."""
+PAGE_RANGES = RANGES_MAX // 2
+"""Streams, and ranges of their numbers, of one page of a Compare, or of the answers to a Fetch."""
+PART_RANGES = PAGE_RANGES // 2
+"""Ranges of one stream that a page of a Compare shows at once."""
 
 
 class Endpoint:
@@ -67,10 +76,13 @@ class Endpoint:
         freshness: Freshness,
         roster: Roster,
         membership: Membership,
+        spreading: Spreading,
         feed: Feed,
         journal: Journal,
         delivery: Delivery,
         clock: Clock,
+        tracing: Tracing,
+        retiring: Retiring,
     ) -> None:
         self._cluster = cluster
         self._ingest = ingest
@@ -79,10 +91,13 @@ class Endpoint:
         self._freshness = freshness
         self._roster = roster
         self._membership = membership
+        self._spreading = spreading
         self._feed = feed
         self._journal = journal
         self._delivery = delivery
         self._clock = clock
+        self._tracing = tracing
+        self._retiring = retiring
         self._fetches = 0
 
     @property
@@ -133,57 +148,91 @@ class Endpoint:
             self._membership.contact([member.name])  # it speaks: what is thought of it is wrong
         self._membership.spoke(member.name)
 
-    def take(self, parcels: Sequence[Parcel], applied: Callable[[list[int]], None]) -> None:
-        """Take rows that a peer spreads; call `applied` with the parcels that it asks about once they are.
+    def listen(self, source: str, *, urgent: bool, say: Say) -> None:
+        """A member has opened a link: what it is to be told about its parcels goes to `say`."""
+        self._spreading.listen(source, urgent=urgent, say=say)
 
-        A parcel that can't be read is never said to be applied.
+    def ended(self, source: str, *, urgent: bool, say: Say) -> None:
+        """The link that was opened with `say` has ended."""
+        self._spreading.ended(source, urgent=urgent, say=say)
+
+    def take(self, source: str, parcels: Sequence[Parcel], *, urgent: bool) -> None:
+        """Forward the rows that a peer spreads, and then take them; who asks is told once they are applied.
+
+        A parcel that can't be read goes no further, and is never said to be applied.
         """
-        taken = self._ingest.receive(((p.payload, p.age) for p in parcels), Cause.LINK)
+        read = [(parcel, self._ingest.read(parcel.payload)) for parcel in parcels]
+        payloads = self._spreading.take(source, urgent=urgent, parcels=read)
+        taken = [(parcel, batch) for parcel, batch in read if batch is not None]
+        self._ingest.take(((p.payload, p.age, batch) for p, batch in taken), Cause.LINK)
         asked = {
-            parcel.sequence: namespace
-            for parcel, namespace in zip(parcels, taken, strict=True)
-            if parcel.receipt and namespace is not None
+            payload: batch.stream.namespace
+            for payload, (parcel, batch) in zip(payloads, taken, strict=True)
+            if parcel.receipt and self._ingest.keeps(batch.stream)
         }
         if asked:
-            self._delivery.ask(set(asked.values()), lambda: applied(list(asked)))
+            self._delivery.ask(set(asked.values()), lambda: self._spreading.applied(list(asked)))
 
     def have(self, have: Have) -> HaveReply:
         """Take what changed at a peer. Raises MalformedMessage for a number that nobody can have."""
         name = self._member(have.sender)
         for stream, numbers in have.changes:
             check_ahead(self._ingest.replica.vector, stream, numbers.last)
-        if have.changes:
-            self._repair.claim(name, have.changes)
+        vector, eras = self._ingest.replica.vector, self._retiring.eras
+        kept = [each for each in have.changes if self._ingest.keeps(each[0])]
+        if kept:
+            self._repairing.heard(name)
+            self._repair.claim(name, eras.believed(self._retiring.theirs(name), kept))
             self._repairing.look()
+        if have.offer:
+            quiet, behind = self._repairing.is_quiet, self._freshness.is_catching_up
+            return HaveReply(quiet, 0, behind, _answer_offer(vector, kept))
         reply = HaveReply(
             self._repairing.is_quiet, self._repairing.sum(name), self._freshness.is_catching_up
         )
         self._repairing.heard_sum(name, have.sum, catching_up=have.catching_up)
         return reply
 
-    def compare_roots(self, sender: Origin, root: int) -> RootReply:
-        """Compare the hashes over everything."""
-        equal = self._repairing.sum(self._member(sender)) == root
-        return RootReply(equal, self._freshness.is_catching_up)
+    def compare_roots(self, sender: Origin, root: int, eras: Mapping[str, int]) -> RootReply:
+        """Compare the hashes over everything, and the eras."""
+        name = self._member(sender)
+        self._retiring.heard(name, {n: e for n, e in eras.items() if self._ingest.is_held(n)})
+        equal = self._repairing.sum(name) == root
+        mine = self._retiring.eras.numbers(self._repairing.shared(name))
+        return RootReply(equal, self._freshness.is_catching_up, mine)
 
     def compare_buckets(self, sender: Origin, buckets: Sequence[int]) -> list[int]:
         """Give the numbers of the buckets that differ."""
-        mine = self._ingest.replica.vector.bucket_sums(self._repairing.shared(self._member(sender)))
+        shared, whole = self._shown_to(self._member(sender))
+        mine = self._ingest.replica.vector.bucket_sums(shared, whole)
         if len(buckets) != len(mine):
             raise InvalidRequest(f"{len(mine)} buckets are due")
         return [i for i, (a, b) in enumerate(zip(mine, buckets, strict=True)) if a != b]
 
     def compare_streams(self, sender: Origin, wanted: Collection[int], skip: int) -> StreamsPage:
-        """Give the streams of some buckets."""
+        """Give the streams of some buckets; one with very many ranges in several parts."""
         vector = self._ingest.replica.vector
-        found = [
-            (stream, state.have)
-            for namespace in self._repairing.shared(self._member(sender))
+        shared, whole = self._shown_to(self._member(sender))
+        found = (
+            (stream, part)
+            for namespace in shared
             for stream, state in vector.streams(namespace).items()
-            if state.have and state.bucket in wanted
-        ]
-        page = found[skip : skip + PAGE_STREAMS]
-        return StreamsPage(page, len(found) > skip + len(page))
+            if state.bucket in wanted and (not state.is_retired or namespace in whole)
+            for part in state.have.chunks(PART_RANGES)
+        )
+        page: list[tuple[Stream, Intervals]] = []
+        room = PAGE_RANGES
+        for stream, part in islice(found, skip, None):
+            room -= part.range_count
+            if room < 0 or len(page) >= PAGE_STREAMS:
+                return StreamsPage(page, more=True)
+            page.append((stream, part))
+        return StreamsPage(page, more=False)
+
+    def _shown_to(self, name: str) -> tuple[Collection[str], Collection[str]]:
+        """Give the namespaces that a member is shown, and those of which it is shown everything."""
+        shared = self._repairing.shared(name)
+        return shared, self._retiring.eras.shown_whole(self._retiring.theirs(name), shared)
 
     async def fetch(self, wanted: Mapping[Stream, Intervals]) -> AsyncGenerator[FetchPart, None]:
         """Serve rows and say what is known of the numbers without one."""
@@ -202,7 +251,12 @@ class Endpoint:
                 async for part in self._rows(stream, reply.rows):
                     yield part
                 answers[stream] = self._without_forgotten(stream, reply)
-            yield FetchPart(answers=answers)
+            ready: dict[Stream, Answer] | None = None
+            for page in pages(answers, PAGE_RANGES, PAGE_STREAMS):
+                if ready is not None:
+                    yield FetchPart(answers=ready, more=True)
+                ready = page
+            yield FetchPart(answers=ready or {})
         finally:
             self._fetches -= 1
 
@@ -228,7 +282,7 @@ class Endpoint:
         for entry in self._feed.rows(stream, numbers) if left else ():
             arrival = entry.arrival
             blocks.append((entry.payload, now - arrival.accepted_at))
-            left = left - Intervals(arrival.batch.numbers)
+            _discard(left, arrival.batch.numbers)
             size += len(entry.payload)
             rows += len(arrival.batch)
             if size >= FETCH_BYTES or rows >= FETCH_ROWS:
@@ -253,7 +307,7 @@ class Endpoint:
             now = self._clock.now()
             yield FetchPart([(block.payload, now - block.accepted_at) for block in stored])
             for block in stored:
-                left = left - Intervals(block.numbers)
+                _discard(left, block.numbers)
 
     def _lose(self, stream: Stream, numbers: Intervals) -> None:
         """What is not stored cannot be served; what was forgotten meanwhile is known to be gone."""
@@ -270,6 +324,11 @@ class Endpoint:
             return True
         return False
 
+    async def trace(self, sender: Origin, question: TraceQuestion) -> TraceReply:
+        """Tell when and how rows came to this host, and who has applied them here."""
+        self._member(sender)
+        return await self._tracing.here(question)
+
     def _check_cluster(self, cluster: str) -> None:
         if cluster != self._cluster:
             raise RpcFailed(
@@ -281,3 +340,24 @@ class Endpoint:
         if sender.name not in self._roster.members:
             raise RpcFailed("FAILED_PRECONDITION", f"{sender.name} has not joined")
         return sender.name
+
+
+def _answer_offer(
+    vector: Vector, offered: Sequence[tuple[Stream, Intervals]]
+) -> list[tuple[Stream, Intervals]]:
+    """Give what is here of offered streams."""
+    room, result = PAGE_RANGES, []
+    for stream, numbers in offered:
+        state = vector.get(stream)
+        if state is not None:
+            here = numbers & state.have
+            room -= here.range_count
+            if room < 0:
+                break
+            result.append((stream, here))
+    return result
+
+
+def _discard(numbers: Intervals, ranges: Sequence[Range]) -> None:
+    for low, high in ranges:
+        numbers.discard(low, high)

@@ -7,15 +7,16 @@ journal refused it, when it is given up, which raises the floors.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from coherd.cluster.moments import ARRIVALS_MAX, Moments
+from coherd.cluster.tail import StreamTail
 from coherd.errors import JournalDamaged
+from coherd.journal import Block
 from coherd.model import EVERYTHING, Batch, Cause, Lane, Origin, Stream
-from coherd.replication.intervals import Intervals
 from coherd.replication.replica import Arrival, resume
 from coherd.wire import decode_batch
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from coherd.clock import Clock
-    from coherd.journal import Block, Journal
+    from coherd.journal import Journal
+    from coherd.replication.intervals import Intervals
     from coherd.replication.replica import Replica
 
 TAIL_BYTES_MAX = 8 * 1024 * 1024
@@ -72,11 +74,13 @@ class Feed:
         self._horizon = horizon
         self._entries: list[Entry] = []
         self._lasts: list[int] = []
-        self._of_stream: dict[Stream, deque[Entry]] = {}
+        self._of_stream: dict[Stream, StreamTail[Entry]] = {}
         self._bytes = 0
         self._start = replica.position
         """Everything above this position is in the tail."""
         self._appended = trio.lowlevel.ParkingLot()
+        self.moments = Moments(replica.position, ARRIVALS_MAX)
+        """When what came since the start has arrived."""
         self.on_damage: Callable[[JournalDamaged], None] = lambda _error: None
         """Called with what the journal could not read, so that it is given up."""
 
@@ -90,8 +94,15 @@ class Feed:
         for entry in entries:
             self._entries.append(entry)
             self._lasts.append(entry.arrival.last)
-            self._of_stream.setdefault(entry.arrival.batch.stream, deque()).append(entry)
             self._bytes += entry.size
+            batch = entry.arrival.batch
+            if batch.numbers:
+                tail = self._of_stream.get(batch.stream)
+                if tail is None:
+                    tail = self._of_stream[batch.stream] = StreamTail()
+                tail.add(batch.numbers, entry)
+        if entries:
+            self.moments.note(self._lasts[-1], self._clock.now())
         if self._bytes > TAIL_BYTES_MAX:
             self._trim()
         self._appended.unpark_all()
@@ -102,12 +113,22 @@ class Feed:
             await self._appended.park()
 
     def rows(self, stream: Stream, numbers: Intervals) -> list[Entry]:
-        """Give the entries of the tail that hold some of these rows."""
-        return [
-            entry
-            for entry in self._of_stream.get(stream, ())
-            if numbers & Intervals(entry.arrival.batch.numbers)
-        ]
+        """Give the entries of the tail that hold some of these rows, in order of numbers."""
+        tail = self._of_stream.get(stream)
+        return tail.find(numbers) if tail is not None else []
+
+    async def at(self, position: int) -> Arrival | None:
+        """Give the arrival that took a position; None when it is not kept any more."""
+        found: list[Arrival] = []
+        if position > self._start:
+            at = bisect_left(self._lasts, position)
+            found = [entry.arrival for entry in self._entries[at : at + 1]]
+        else:
+            try:
+                found = [arrival_of(block) for block in await self._journal.read(position - 1, 1)]
+            except JournalDamaged as error:
+                self.on_damage(error)
+        return next((each for each in found if each.position <= position <= each.last), None)
 
     async def read(self, after: int) -> Portion:
         """Give what comes after a position, at least one arrival where there is one."""
@@ -138,6 +159,9 @@ class Feed:
         horizon = self._horizon(namespace, now)
         return resume(position, self._replica.floor(namespace), horizon, now)
 
+    def _is_above_start(self, entry: Entry) -> bool:
+        return entry.arrival.position > self._start
+
     def _trim(self) -> None:
         """Let the oldest half of the tail go, as far as it is committed or was refused."""
         gone = 0
@@ -153,12 +177,12 @@ class Feed:
                 self._replica.forget(entry.arrival)
             self._bytes -= entry.size
             gone += 1
-            entries = self._of_stream[entry.arrival.batch.stream]
-            entries.popleft()
-            if not entries:
-                del self._of_stream[entry.arrival.batch.stream]
         if gone:
             self._start = self._lasts[gone - 1]
+            for stream in {entry.arrival.batch.stream for entry in self._entries[:gone]}:
+                tail = self._of_stream.get(stream)
+                if tail is not None and not tail.keep(self._is_above_start):
+                    del self._of_stream[stream]
             del self._entries[:gone]
             del self._lasts[:gone]
 
@@ -201,6 +225,21 @@ def reader_reset(namespace: str, position: int) -> Arrival:
     """Give the reset of one reader."""
     batch = Batch(Stream(namespace, Origin("", 0), Lane.NORMAL), (), [EVERYTHING])
     return Arrival(position, batch, 0.0, Cause.CURSOR)
+
+
+def block_of(arrival: Arrival, payload: bytes) -> Block:
+    """Give an arrival as it is stored."""
+    batch = arrival.batch
+    return Block(
+        position=arrival.position,
+        rows=len(batch),
+        namespace=arrival.namespace,
+        stream=batch.stream if batch.numbers else None,
+        numbers=batch.numbers,
+        accepted_at=arrival.accepted_at,
+        cause=arrival.cause,
+        payload=payload,
+    )
 
 
 def arrival_of(block: Block) -> Arrival:

@@ -47,11 +47,14 @@ class Healing:
         """Heal once this agent is not catching up any more."""
         if not self.is_needed or self._freshness.is_catching_up:
             return
-        if any(map(self._roster.went_on, self._freshness.met_whole)):
+        # Of each domain somebody has to be known to have gone on.
+        met = set(filter(self._roster.went_on, self._freshness.met_whole))
+        left = [members for members in self._freshness.domains.values() if not members & met]
+        if not left:
             if not self._ingest.heal():
                 return
             log.info("what a loss of power may have taken was fetched from the other agents")
-        elif any(map(self._roster.may_have_gone_on, self._roster.members)):
+        elif any(map(self._roster.may_have_gone_on, frozenset().union(*left))):
             return  # a sync with it is due, or it is still being dialled
         elif not self._ingest.reset(self._namespaces(), Cause.POWER_LOSS, healed=True):
             return  # the journal is busy

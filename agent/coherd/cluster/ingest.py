@@ -7,16 +7,16 @@ in the feed. Callers wait for the disk; handlers and watchers do not.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 import trio
 
-from coherd.cluster.feed import Entry, Feed
+from coherd.cluster.counts import LastReset, NamespaceCounts
+from coherd.cluster.feed import Entry, Feed, block_of
 from coherd.errors import JournalDamaged, MalformedMessage, NotDurable, Overloaded
-from coherd.journal import Block, Journal, Write
+from coherd.journal import Journal, Write
 from coherd.model import (
     EVERY_NAMESPACE,
     Batch,
@@ -36,34 +36,13 @@ if TYPE_CHECKING:
 
     from coherd.clock import Clock
     from coherd.replication.clock import HybridClock
+    from coherd.replication.eras import Turn
     from coherd.replication.intervals import Intervals
     from coherd.replication.repair import Adoption, Repair
     from coherd.replication.replica import Arrival, Forgotten, Replica
     from coherd.replication.retention import Floor
 
 log = structlog.get_logger("coherd.ingest")
-
-
-class LastReset(NamedTuple):
-    """Why and when a namespace was reset last."""
-
-    cause: Cause
-    at: float
-    """Running time in seconds."""
-    missing: int
-    """Numbers that were missing."""
-
-
-@dataclass(slots=True)
-class NamespaceCounts:
-    """What one namespace has seen since the agent started."""
-
-    accepted: int = 0
-    received: int = 0
-    repaired: int = 0
-    forgotten: int = 0
-    resets: Counter[str] = field(default_factory=Counter)
-    last_reset: LastReset | None = None
 
 
 class Accepted(NamedTuple):
@@ -98,6 +77,8 @@ class Ingest:
         """Called when rows show that others are missing."""
         self.changed: set[Stream] = set()
         """Streams whose numbers changed; taken by whoever tells peers."""
+        self.is_held: Callable[[str], bool] = lambda _namespace: True
+        """Tells whether copies of a namespace are kept here."""
         self._repair = repair
         self._journal = journal
         self._feed = feed
@@ -204,18 +185,20 @@ class Ingest:
         while not self.has(stream, first, last):
             await self._arrived.park()
 
-    def receive(self, payloads: Iterable[tuple[bytes, float]], cause: Cause) -> list[str | None]:
-        """Take payloads of a peer, each with the age in seconds of its youngest row.
+    def receive(self, payloads: Iterable[tuple[bytes, float]], cause: Cause) -> None:
+        """Take payloads of a peer, each with the age in seconds of its youngest row."""
+        self.take(((payload, age, self.read(payload)) for payload, age in payloads), cause)
 
-        Gives the namespace of each, whether or not something was new; None for one that was dropped
-        because it can't be read.
+    def take(self, read: Iterable[tuple[bytes, float, Batch | None]], cause: Cause) -> None:
+        """Take payloads as `receive`, each with what was read in it; None where nothing could be.
+
+        Rows of namespaces that are not held here are left out.
         """
         now, wall = self._clock.now(), self._clock.wall_ms()
-        read = [(payload, age, self._read(payload)) for payload, age in payloads]
         had_gaps = self._repair.has_gaps
         arrivals: list[tuple[Arrival, bytes]] = []
         for payload, age, batch in read:
-            if batch is None:
+            if batch is None or not self.keeps(batch.stream):
                 continue
             self._stamps.observe(batch.stamp, wall)
             arrival = self.replica.receive(batch, now - age, cause, now)
@@ -229,13 +212,17 @@ class Ingest:
                     counts.received += len(arrival.batch)
         if arrivals:
             self._enter(arrivals)
-            for arrival, _ in arrivals:
-                self.adopt(self._repair.touch(arrival.batch.stream))
+            for stream in dict.fromkeys(arrival.batch.stream for arrival, _ in arrivals):
+                self.adopt(self._repair.touch(stream))
             if self._repair.has_gaps and not had_gaps:
                 self.on_gap()
-        return [None if batch is None else batch.stream.namespace for _, _, batch in read]
 
-    def _read(self, payload: bytes) -> Batch | None:
+    def keeps(self, stream: Stream) -> bool:
+        """Tell whether rows of a stream are kept here: of a namespace that is held, and all own ones."""
+        return stream.origin.name == self._name or self.is_held(stream.namespace)
+
+    def read(self, payload: bytes) -> Batch | None:
+        """Read a payload; None, counted, for one that can't be."""
         try:
             batch = decode_batch(payload)
             check_ahead(self.replica.vector, batch.stream, batch.numbers[-1][1])
@@ -250,15 +237,27 @@ class Ingest:
         for stream, numbers, floor in adoptions:
             floors = {} if floor is None else {stream: self.replica.vector.state(stream).floor}
             self._append(Write(adopted={stream: numbers.ranges()}, stream_floors=floors))
+            counts = self._count(stream.namespace)
+            if floor is None:
+                counts.covered += len(numbers)
+            else:
+                counts.blank += len(numbers)
             self.changed.add(stream)
             self._arrived.unpark_all()
 
-    def reset(self, namespaces: Collection[str], cause: Cause, *, healed: bool = False) -> bool:
+    def reset(
+        self,
+        namespaces: Collection[str],
+        cause: Cause,
+        *,
+        healed: bool = False,
+        turn: Callable[[], Turn] | None = None,
+    ) -> bool:
         """Declare every copy of the namespaces doubtful, and adopt what is missing, in one write.
 
         False when the journal is busy: nothing was changed. With `healed` whatever a loss of power may
         have taken is made good by it, in every other namespace too. A journal that is closed stores
-        nothing any more, what was adopted neither.
+        nothing any more, what was adopted neither. `turn` goes to another era with it.
         """
         try:
             self._journal.check_room()
@@ -275,13 +274,14 @@ class Ingest:
             self.changed.update(adopted)
             counts = self._count(namespace)
             counts.resets[cause.value] += 1
+            counts.flushed += missing
             counts.last_reset = LastReset(cause, now, missing)
             log.warning("namespace reset", namespace=namespace, cause=cause.value, missing=missing)
         floors: dict[str, Floor] = {}
         if healed:
             self.replica.doubt(namespaces, now)
             floors = {name: self.replica.floors[name] for name in (*namespaces, EVERY_NAMESPACE)}
-        self._enter(arrivals, healed=healed, namespace_floors=floors)
+        self._enter(arrivals, healed=healed, namespace_floors=floors, turn=turn() if turn else None)
         return True
 
     def heal(self) -> bool:
@@ -347,6 +347,7 @@ class Ingest:
         *,
         healed: bool = False,
         namespace_floors: Mapping[str, Floor] | None = None,
+        turn: Turn | None = None,
     ) -> int:
         """Journal arrivals in one write and show them to the readers."""
         blocks = [block_of(arrival, payload) for arrival, payload in arrivals]
@@ -358,6 +359,8 @@ class Ingest:
                 stream_floors={s: self.replica.vector.state(s).floor for s in adopted},
                 namespace_floors=namespace_floors or {},
                 healed=healed,
+                eras={turn.namespace: turn.era} if turn else {},
+                dropped=turn.dropped if turn else (),
             )
         )
         self._feed.append([Entry(arrival, payload, ticket) for arrival, payload in arrivals])
@@ -371,6 +374,11 @@ class Ingest:
             self.forget()
         return ticket
 
+    def turned(self, turn: Turn) -> bool:
+        """Store a change of era; False where it can't be now."""
+        write = Write(eras={turn.namespace: turn.era}, dropped=turn.dropped)
+        return bool(self._append(write))
+
     def _append(self, write: Write) -> int:
         """Queue a write; 0 when the journal refuses it, so that it stays out of the stored vector."""
         try:
@@ -383,18 +391,3 @@ class Ingest:
         if counts is None:
             counts = self.counts[namespace] = NamespaceCounts()
         return counts
-
-
-def block_of(arrival: Arrival, payload: bytes) -> Block:
-    """Give an arrival as it is stored."""
-    batch: Batch = arrival.batch
-    return Block(
-        position=arrival.position,
-        rows=len(batch),
-        namespace=arrival.namespace,
-        stream=batch.stream if batch.numbers else None,
-        numbers=batch.numbers,
-        accepted_at=arrival.accepted_at,
-        cause=arrival.cause,
-        payload=payload,
-    )

@@ -3,6 +3,7 @@
 Rows leave for peers, journal, handlers and watchers in one step; the caller waits for the disk, and then
 for as many others as it asked for. For others it never hangs: at the timeout it says who is missing.
 Those that have not answered at half of the timeout are asked directly, and again whenever they come back.
+Rows of the lane bulk wait for others before all of this (`batching`).
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from coherd.cluster.batching import Batching, Share
 from coherd.cluster.receipts import Receipt
 from coherd.errors import NotDurable, RpcFailed
+from coherd.model import Lane
 from coherd.net.peer import StreamRange
+from coherd.replication.coalescing import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from coherd.cluster.delivery import Delivery
-    from coherd.cluster.ingest import Ingest
+    from coherd.cluster.ingest import Accepted, Ingest
     from coherd.cluster.linking import Linking
     from coherd.cluster.roster import Roster
     from coherd.cluster.spreading import Spreading
     from coherd.journal import Journal
-    from coherd.model import Effect, Lane, Selector
+    from coherd.model import Effect, Selector
 
 log = structlog.get_logger("coherd.invalidate")
 
@@ -56,7 +60,9 @@ class Order:
     selectors: Sequence[Selector]
     effect: Effect
     versions: Sequence[int] | None
-    wait: Wait
+    wait: Wait | None
+    """None where it says nothing: accepted here; or where this agent does not hold the namespace, which makes
+    it a mere publisher, applied by one that does."""
     members: int
     """With `Wait.MEMBERS`: how many, this one included."""
     timeout: float
@@ -85,6 +91,8 @@ class Invalidating:
         delivery: Delivery,
         roster: Roster,
         linking: Linking,
+        batch_window: Callable[[str], float],
+        nursery: trio.Nursery,
     ) -> None:
         self._ingest = ingest
         self._journal = journal
@@ -92,49 +100,75 @@ class Invalidating:
         self._delivery = delivery
         self._roster = roster
         self._linking = linking
+        self.batching = Batching(
+            lambda namespace, rows, receipt, is_asked: self._send(
+                namespace, Lane.BULK, rows, receipt, is_asked=is_asked
+            ),
+            self._required,
+            batch_window,
+            nursery,
+        )
         self.outcomes: Counter[tuple[Wait, bool]] = Counter()
         """How many invalidations were answered, by what they waited for and whether that was reached."""
         self._under_way: set[Receipt] = set()
         self._changed = trio.lowlevel.ParkingLot()
         roster.on_change = self._look_again
 
-    async def invalidate(self, order: Order) -> Outcome:
+    async def invalidate(
+        self, order: Order, show: Callable[[Receipt], None] = lambda _receipt: None
+    ) -> Outcome:
         """Accept rows, and answer when what was asked for is reached, or not reachable, or too late.
 
-        Raises `Overloaded` or `NotDurable`.
+        `show` is called with the receipt once the rows are accepted; it grows meanwhile. Raises
+        `Overloaded` or `NotDurable`.
         """
-        if order.wait >= Wait.REGION:
-            required = self._required(order.namespace)
+        rows = Rows(order.selectors, order.effect, order.versions, order.reason)
+        wait, wanted = order.wait, order.members
+        if wait is None:
+            is_held = self._roster.me.holds(order.namespace)
+            wait, wanted = (Wait.ACCEPTED, 0) if is_held else (Wait.MEMBERS, 1)
+        members = wanted if wait is Wait.MEMBERS else None
+        is_asked = wait >= Wait.REGION
+        receipt: Receipt
+        if order.lane is Lane.BULK and self.batching.has_window(order.namespace):
+            self._journal.check_room()
+            taken = await self.batching.send(order.namespace, rows, is_asked=is_asked)
+            required = self._awaited(wait, lambda: taken.required)
+            receipt = Share(taken.batches, taken.dots, required, members)
+            ticket, position = taken.ticket, taken.position
         else:
-            required = [self._roster.me.name] if order.wait is Wait.LOCAL else []
-        accepted = self._ingest.accept(
-            order.namespace,
-            order.lane,
-            order.selectors,
-            order.effect,
-            order.versions,
-            order.reason,
-        )
-        batch = accepted.arrival.batch
-        dots = [StreamRange(batch.stream, numbers) for numbers in batch.numbers]
-        members = order.members if order.wait is Wait.MEMBERS else None
-        receipt = Receipt(dots, required, members)
-        self._spreading.spread(
-            order.namespace,
-            order.lane,
-            accepted.payload,
-            accepted.arrival.accepted_at,
-            receipt if order.wait >= Wait.REGION else None,
-        )
-        if order.wait > Wait.ACCEPTED:
+            required = self._awaited(wait, lambda: self._required(order.namespace))
+            receipt = Receipt((), required, members)
+            accepted = self._send(order.namespace, order.lane, rows, receipt, is_asked=is_asked)
+            ticket, position = accepted.ticket, accepted.arrival.last
+        show(receipt)
+        if wait > Wait.ACCEPTED:
             self._ask_caches(receipt)
-        if not accepted.ticket:  # it was closed just now
+        if not ticket:  # it was closed just now
             raise NotDurable(f"not durable, may have been applied: {self._journal.error}")
-        await self._journal.committed(accepted.ticket)
-        if order.wait > Wait.ACCEPTED:
+        await self._journal.committed(ticket)
+        if wait > Wait.ACCEPTED:
             await self._gather(receipt, order.timeout, order.timeout / 2)
-        self.outcomes[order.wait, receipt.is_complete] += 1
-        return Outcome(receipt, receipt.is_complete, accepted.arrival.last)
+        self.outcomes[wait, receipt.is_complete] += 1
+        return Outcome(receipt, receipt.is_complete, position)
+
+    def _send(
+        self, namespace: str, lane: Lane, rows: Rows, receipt: Receipt, *, is_asked: bool
+    ) -> Accepted:
+        """Accept rows and let them go everywhere, in one step; `receipt` gets their dots.
+
+        With `is_asked` those that apply them say so to `receipt`.
+        """
+        accepted = self._ingest.accept(
+            namespace, lane, rows.selectors, rows.effect, rows.versions, rows.reason
+        )
+        arrival = accepted.arrival
+        stream = arrival.batch.stream
+        receipt.dots = [StreamRange(stream, numbers) for numbers in arrival.batch.numbers]
+        self._spreading.spread(
+            arrival.batch, accepted.payload, arrival.accepted_at, receipt if is_asked else None
+        )
+        return accepted
 
     async def receipt(self, dots: Sequence[StreamRange], timeout: float) -> Outcome:
         """Ask everybody who must have applied rows whether they have."""
@@ -146,6 +180,12 @@ class Invalidating:
             self._ask_caches(receipt)
         await self._gather(receipt, timeout, 0.0)
         return Outcome(receipt, receipt.is_complete, 0)
+
+    def _awaited(self, wait: Wait, required: Callable[[], Sequence[str]]) -> Sequence[str]:
+        """Give those that count for what is waited for; `required` gives everybody with copies."""
+        if wait >= Wait.REGION:
+            return required()
+        return [self._roster.me.name] if wait is Wait.LOCAL else []
 
     def _required(self, namespace: str) -> list[str]:
         """Give everybody whose caches may hold copies, whatever their state."""
@@ -196,6 +236,7 @@ class Invalidating:
         while name in receipt.missing:
             peer = self._linking.peers.get(name)
             if peer is None:
+                self._linking.need(name)
                 await self._changed.park()
                 continue
             # Minus infinity where an answer comes together with the end of the waiting.

@@ -268,6 +268,11 @@ class Membership:
     def _link_changed(self, name: str) -> None:
         if self.swim is not None:
             self.swim.set_linked(self._linking.peers)
+            self.doubt(name)
+
+    def doubt(self, name: str) -> None:
+        """Ask soon how a member is: its link has changed, or it does not acknowledge in time."""
+        if self.swim is not None:
             self.swim.suspect_link(name, self._clock.now())
             self.pump(self.swim)
 

@@ -32,19 +32,25 @@ class Receipt:
         self._required = set(required)
         self._members = members
         self._changed = trio.lowlevel.ParkingLot()
+        self.changes = 0
+        """How often it grew, or those that it misses may have become others or been seen otherwise."""
 
     def add(self, names: Iterable[str]) -> None:
         """Note members that have applied the rows; repetition does no harm."""
         before = len(self.applied)
         self.applied |= self._required.intersection(names)
         if len(self.applied) != before:
-            self._changed.unpark_all()
+            self._change()
 
     def look_again(self, roster: Roster) -> None:
         """Drop members that were forgotten; others may be seen in another state now."""
         known = {roster.me.name, *roster.members}
         self._required &= known
         self.applied &= known
+        self._change()
+
+    def _change(self) -> None:
+        self.changes += 1
         self._changed.unpark_all()
 
     @property
@@ -61,6 +67,11 @@ class Receipt:
     async def wait(self, roster: Roster) -> None:
         """Wait until enough members have applied the rows, or only such are missing that are down."""
         while not self.is_complete and not all(_is_down(roster, name) for name in self.missing):
+            await self._changed.park()
+
+    async def wait_changed(self, changes: int) -> None:
+        """Wait until there were more than so many changes."""
+        while self.changes <= changes:
             await self._changed.park()
 
 

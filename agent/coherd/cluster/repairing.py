@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from coherd.errors import MalformedMessage, RpcFailed
-from coherd.model import EVERY_NAMESPACE, Cause
+from coherd.cluster.fetching import Fetching, check_shown
+from coherd.errors import RpcFailed
+from coherd.limits import BUCKETS
+from coherd.model import EVERY_NAMESPACE
 from coherd.net.peer import Have
-from coherd.replication.ahead import check_ahead
+from coherd.replication.freshness import domains
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Sequence
     from random import Random
 
     from coherd.clock import Clock
     from coherd.cluster.ingest import Ingest
     from coherd.cluster.linking import Linking
+    from coherd.cluster.retiring import Retiring
     from coherd.cluster.roster import Roster
     from coherd.model import Stream
     from coherd.net.peer import Peer
     from coherd.replication.freshness import Freshness
-    from coherd.replication.intervals import Intervals
-    from coherd.replication.repair import Ask, Repair
+    from coherd.replication.repair import Repair
 
 log = structlog.get_logger("coherd.repair")
 
@@ -39,15 +41,14 @@ HAVE_MEMBERS = 2
 HAVE_REPEATS = 3
 """Successive Haves that carry a change: told once to two, one in eight would never hear of it."""
 HAVE_STREAMS_MAX = 1_000
+HAVE_RANGES_MAX = 10_000
+"""Ranges of numbers of one Have: a stream that has more is left to Compare."""
+HEARD_LASTS = 30.0
+"""Seconds for which a member that has spoken to this agent counts as one that can be asked."""
+COMPARES_MAX = 3
+"""Members that show their streams at once: after a start all of them have the same to show."""
 COMPARE_INTERVAL = 10.0
 COMPARE_STREAMS_MAX = 1_000_000
-LOOK_MAX = 0.02
-REST = 10
-REST_MAX = 5.0
-"""A look at the open holes that takes longer than LOOK_MAX seconds, because a peer claims very many ranges,
-is followed by REST times as long without one: it must not starve everything else."""
-RETRY_AFTER = 0.5
-"""Seconds for which a member that failed to answer a fetch is left alone."""
 
 
 class Repairing:
@@ -63,7 +64,10 @@ class Repairing:
         clock: Clock,
         random: Random,
         nursery: trio.Nursery,
+        retiring: Retiring,
+        quiet_interval: float = HAVE_INTERVAL_QUIET,
     ) -> None:
+        """`quiet_interval`: seconds between two Haves while nothing changes here."""
         self._ingest = ingest
         self._repair = repair
         self._freshness = freshness
@@ -74,8 +78,17 @@ class Repairing:
         self._nursery = nursery
         self._told: dict[Stream, int] = {}
         """Streams that changed, with how many Haves have carried the change."""
+        self._retiring = retiring
+        self._quiet_interval = min(quiet_interval, HAVE_INTERVAL_QUIET)
+        self._heard: dict[str, float] = {}
+        """When members that may have no open link spoke to this agent."""
+        self._showing = trio.CapacityLimiter(COMPARES_MAX)
         self._comparing: set[str] = set()
-        self._look = trio.Event()
+        self._fetching = Fetching(
+            ingest, repair, clock, nursery, self.peer, self.reachable, self._unreached
+        )
+        self.look = self._fetching.look
+        """Have the open holes looked at now."""
         self.synced_at: dict[str, float] = {}
         """Per member when both last had the same, in running time."""
         self.is_alone: Callable[[], bool] = lambda: False
@@ -85,11 +98,40 @@ class Repairing:
 
     def start(self) -> None:
         """Start the tasks."""
+        self.look_at_holders()
         self._linking.on_linked = self.compare_soon
         self._ingest.on_gap = self.look
         self._nursery.start_soon(self._tell)
         self._nursery.start_soon(self._compare_now_and_then)
-        self._nursery.start_soon(self._fetch_what_is_missing)
+        self._nursery.start_soon(self._fetching.run)
+
+    # ------------------------------------------------------------------ who can be reached
+
+    async def peer(self, name: str) -> Peer | None:
+        """Give the door to a member, None where it cannot be reached: the one place that knows how."""
+        return self._linking.peers.get(name) or await self._linking.reach(name)
+
+    def reachable(self) -> list[str]:
+        """Give the members that can be asked: those that links open to, and whoever has spoken lately."""
+        least = self._clock.now() - HEARD_LASTS
+        self._heard = {
+            name: at
+            for name, at in self._heard.items()
+            if at >= least and name in self._roster.members
+        }
+        return list({**dict.fromkeys(self._linking.reachable), **self._heard})
+
+    def _unreached(self, name: str) -> None:
+        self._heard.pop(name, None)
+
+    def heard(self, name: str) -> None:
+        """A member that may have no open link has spoken: it is there."""
+        self._heard[name] = self._clock.now()
+
+    def look_at_holders(self) -> None:
+        """Find out with whom this agent has to be in sync."""
+        others = {name: member.info.namespaces for name, member in self._roster.members.items()}
+        self._freshness.holders(domains(self._roster.me.namespaces, others))
 
     @property
     def is_quiet(self) -> bool:
@@ -111,10 +153,6 @@ class Repairing:
         """Give the sum of our vector over the namespaces that both of us hold."""
         return self._ingest.replica.vector.sum(self.shared(member))
 
-    def look(self) -> None:
-        """Have the open holes looked at now."""
-        self._look.set()
-
     # ------------------------------------------------------------------ Have
 
     async def _tell(self) -> None:
@@ -123,30 +161,54 @@ class Repairing:
             self._told.update(dict.fromkeys(changed, 0))
             changed.clear()
             members = sorted(self._linking.peers)
-            streams = list(self._told)[:HAVE_STREAMS_MAX]
+            streams = self._some_changes()
             for name in self._random.sample(members, min(HAVE_MEMBERS, len(members))):
                 self._nursery.start_soon(self._tell_one, name, self._have(name, streams))
             for stream in streams:
                 self._told[stream] += 1
                 if self._told[stream] >= HAVE_REPEATS:
                     del self._told[stream]
-            self._freshness.check(
-                self._linking.peers,
-                len(self._roster.members),
-                alone=self.is_alone(),
-                now=self._clock.now(),
-            )
+            self.look_at_holders()
+            self._freshness.check(self.reachable(), alone=self.is_alone(), now=self._clock.now())
             self.on_synced()
-            await trio.sleep(HAVE_INTERVAL_BUSY if streams else HAVE_INTERVAL_QUIET)
+            due = trio.current_time() + (0.0 if streams else self._quiet_interval)
+            await trio.sleep(HAVE_INTERVAL_BUSY)
+            while not self._ingest.changed:
+                left = due - trio.current_time()
+                if left <= 0.0:
+                    break
+                await trio.sleep(min(HAVE_INTERVAL_BUSY, left))
+
+    def _some_changes(self) -> list[Stream]:
+        """Give the streams whose change is told next; those with very many ranges are left to Compare."""
+        vector, room = self._ingest.replica.vector, HAVE_RANGES_MAX
+        result: list[Stream] = []
+        for stream in list(self._told):
+            state = vector.get(stream)
+            ranges = state.have.range_count if state is not None else room + 1
+            if ranges > HAVE_RANGES_MAX:
+                del self._told[stream]
+            elif ranges > room or len(result) >= HAVE_STREAMS_MAX:
+                break
+            else:
+                room -= ranges
+                result.append(stream)
+        return result
 
     def _have(self, name: str, streams: Collection[Stream]) -> Have:
         vector = self._ingest.replica.vector
-        shared = set(self.shared(name))
-        changes = [(s, vector.state(s).have) for s in streams if s.namespace in shared]
+        shared, known = self.shared(name), self._roster.members.get(name)
+        changes = [
+            (stream, vector.state(stream).have)
+            for stream in streams
+            if known is not None
+            and known.info.holds(stream.namespace)
+            and self._ingest.keeps(stream)
+        ]
         return Have(self._ingest.life, changes, vector.sum(shared), self._freshness.is_catching_up)
 
     async def _tell_one(self, name: str, have: Have) -> None:
-        peer = self._linking.peers.get(name)
+        peer = await self.peer(name)
         if peer is None:
             return
         try:
@@ -165,10 +227,13 @@ class Repairing:
 
     def _synced(self, name: str, catching_up: bool) -> None:
         was = self._freshness.is_catching_up
+        if was:
+            self.look_at_holders()
         now = self.synced_at[name] = self._clock.now()
         self._freshness.completed(name, catching_up=catching_up, now=now)
         if was and not self._freshness.is_catching_up:
             log.info("caught up", member=name)
+        self._retiring.synced()
         self.on_synced()
 
     # ------------------------------------------------------------------ Compare
@@ -182,86 +247,82 @@ class Repairing:
     async def _compare_now_and_then(self) -> None:
         while True:
             await trio.sleep(COMPARE_INTERVAL * self._random.uniform(0.8, 1.2))
-            if self._linking.peers:
-                self.compare_soon(self._random.choice(sorted(self._linking.peers)))
+            if not self._freshness.is_catching_up:
+                self._retiring.begin_due()
+            if members := sorted(filter(self._shares, self._linking.peers)):
+                self.compare_soon(self._random.choice(members))
+
+    def _shares(self, name: str) -> bool:
+        """Tell whether a member holds something that is held here, too."""
+        known, mine = self._roster.members.get(name), self._roster.me.namespaces
+        if known is None:
+            return False
+        theirs = known.info.namespaces
+        anything = EVERY_NAMESPACE in mine or EVERY_NAMESPACE in theirs
+        return bool(mine and theirs and (anything or not set(mine).isdisjoint(theirs)))
 
     async def _compare(self, name: str) -> None:
         try:
-            peer = self._linking.peers.get(name)
-            if peer is not None:
-                await self._compare_with(name, peer)
+            peer = await self.peer(name)
+            if peer is not None and self._shares(name):
+                while True:
+                    if await self._compare_with(name, peer):
+                        break
+                    await trio.sleep(HAVE_INTERVAL_BUSY)
         except RpcFailed as error:
             log.debug("compare failed", member=name, error=str(error))
         finally:
             self._comparing.discard(name)
 
-    async def _compare_with(self, name: str, peer: Peer) -> None:
-        me, vector = self._ingest.life, self._ingest.replica.vector
+    async def _compare_with(self, name: str, peer: Peer) -> bool:
+        """Compare once, and close what differs. False where it has to be compared again."""
+        me, vector, eras = self._ingest.life, self._ingest.replica.vector, self._retiring.eras
         shared = self.shared(name)
-        root = await peer.compare_roots(me, vector.sum(shared))
-        if not root.equal:
-            differing = await peer.compare_buckets(me, vector.bucket_sums(shared))
-            skip, more = 0, bool(differing)
-            while more and skip < COMPARE_STREAMS_MAX:
-                page = await peer.compare_streams(me, differing, skip)
-                self._check(page.streams)
-                self._repair.claim(name, page.streams)
-                skip += len(page.streams)
-                more = page.more and bool(page.streams)
+        root = await peer.compare_roots(me, vector.sum(shared), eras.numbers(shared))
+        theirs = {n: era for n, era in root.eras.items() if self._ingest.is_held(n)}
+        self._retiring.heard(name, theirs)
+        behind = eras.left_behind(theirs)
+        is_whole = True
+        if behind or not root.equal:
+            async with self._showing:
+                if behind:
+                    differing: Sequence[int] = range(BUCKETS)
+                else:
+                    sums = vector.bucket_sums(shared, eras.shown_whole(theirs, shared))
+                    differing = await peer.compare_buckets(me, sums)
+                shown, is_whole = await self._show(name, peer, differing)
+            for namespace in behind:
+                await self._retiring.catch_up(namespace, theirs[namespace], shown)
             self.look()
             while not self._repair.is_closed(name):
-                if name not in self._linking.peers:
-                    return
+                if name not in self.reachable():
+                    return True
                 await trio.sleep(HAVE_INTERVAL_BUSY)
-        self._synced(name, root.catching_up)
+        if is_whole:
+            self._synced(name, root.catching_up)
+        return is_whole
 
-    def _check(self, shown: Iterable[tuple[Stream, Intervals]]) -> None:
-        """Check the numbers that a member shows. Raises RpcFailed for some that nobody can have."""
-        try:
-            for stream, numbers in shown:
-                check_ahead(self._ingest.replica.vector, stream, numbers.last)
-        except MalformedMessage as error:
-            self._ingest.malformed += 1
-            raise RpcFailed("INTERNAL", f"the peer's answer is malformed: {error}") from None
+    async def _show(
+        self, name: str, peer: Peer, differing: Sequence[int]
+    ) -> tuple[set[Stream], bool]:
+        """Have a member show its streams; gives them, and whether it showed each of them whole.
 
-    # ------------------------------------------------------------------ Fetch and reset
-
-    async def _fetch_what_is_missing(self) -> None:
-        while True:
-            now = self._clock.now()
-            reachable = list(self._linking.peers)
-            for ask in self._repair.plan(now, reachable):
-                self._nursery.start_soon(self._fetch, ask)
-            for namespace, cause in self._repair.resets(now, reachable):
-                self._ingest.reset([namespace], cause)
-            spent = self._clock.now() - now
-            if spent > LOOK_MAX:
-                await trio.sleep(min(REST * spent, REST_MAX))
-            due = self._repair.next_timer(now)
-            if due is None:
-                await self._look.wait()
-            else:
-                with trio.move_on_after(max(0.0, due - self._clock.now())):
-                    await self._look.wait()
-            self._look = trio.Event()
-
-    async def _fetch(self, ask: Ask) -> None:
-        peer = self._linking.peers.get(ask.member)
-        retry_after = RETRY_AFTER
-        try:
-            if peer is not None:
-                async with peer.fetch(self._ingest.life, ask.wanted) as parts:
-                    async for part in parts:
-                        if part.retry_after:
-                            retry_after = part.retry_after
-                            break
-                        self._ingest.receive(part.blocks, Cause.REPAIR)
-                        if part.answers:
-                            self._check((s, each.retained) for s, each in part.answers.items())
-                            now = self._clock.now()
-                            self._ingest.adopt(self._repair.answered(ask, part.answers, now))
-                            self.look()
-                            return
-        except RpcFailed as error:
-            log.debug("fetch failed", member=ask.member, error=str(error))
-        self._repair.failed(ask, self._clock.now(), retry_after)
+        One with very many ranges comes in several parts, between which it may change.
+        """
+        seen: set[Stream] = set()
+        is_whole, skip, more = True, 0, bool(differing)
+        while more and skip < COMPARE_STREAMS_MAX:
+            page = await peer.compare_streams(self._ingest.life, differing, skip)
+            check_shown(self._ingest, page.streams)
+            shown = [each for each in page.streams if self._ingest.is_held(each[0].namespace)]
+            believed = self._retiring.eras.believed(self._retiring.theirs(name), shown)
+            again = [each for each in believed if each[0] in seen]
+            self._repair.claim(name, [each for each in believed if each[0] not in seen])
+            self._repair.claim_more(name, again)
+            is_whole = is_whole and not again
+            seen.update(stream for stream, _ in page.streams)
+            skip += len(page.streams)
+            more = page.more and bool(page.streams)
+        if more:
+            raise RpcFailed("RESOURCE_EXHAUSTED", f"more than {COMPARE_STREAMS_MAX} streams")
+        return seen, is_whole

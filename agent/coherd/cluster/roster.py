@@ -55,10 +55,13 @@ class Member:
     lost_at: float
     """Running time at which the link broke, or from which on one is expected."""
     is_linked: bool = False
+    is_wanted: bool = True
+    """Whether a link is to be open: in large regions most members are not linked with each other."""
 
     def is_away(self, now: float) -> bool:
         """Tell whether this agent has been unable to reach it for a while."""
-        return not self.is_linked and now - self.lost_at >= AWAY_AFTER
+        is_missed = self.is_wanted or self.state is State.DEAD
+        return is_missed and not self.is_linked and now - self.lost_at >= AWAY_AFTER
 
 
 class Roster:
@@ -83,6 +86,8 @@ class Roster:
         self._tombstones: dict[str, News] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called when a member went, is linked again or is seen in another state."""
+        self.on_member: Callable[[str], None] = lambda _name: None
+        """Called with the member that went, or changed."""
         for name, data in known.items():
             if name != me.name:
                 entry = decode_entry(data)
@@ -127,7 +132,7 @@ class Roster:
             if member.state is State.DEAD:
                 member.lost_at = now
             member.state, member.since = state, now
-        self.on_change()
+        self._changed(news.name)
 
     def learn(self, info: MemberInfo) -> None:
         """Take what a member publishes of itself."""
@@ -137,28 +142,32 @@ class Roster:
             member.info = info
             if not is_stored:
                 self._store(info.name)
-            self.on_change()  # it may hold other namespaces
+            self._changed(info.name)  # it may hold other namespaces
 
     def evict(self, name: str) -> None:
         """Know nothing of a name any more: room was needed."""
         self._tombstones.pop(name, None)
         if self.members.pop(name, None) is not None:
-            self.on_change()
+            self._changed(name)
         self._store(name)
+
+    def _changed(self, name: str) -> None:
+        self.on_member(name)
+        self.on_change()
 
     def _bury(self, news: News) -> None:
         self._tombstones[news.name] = news
         member = self.members.pop(news.name, None)
         self._store(news.name)
         if member is not None:
-            self.on_change()
+            self._changed(news.name)
 
     # ------------------------------------------------------------------ links
 
     def linked(self, name: str) -> None:
         """The link to a member is open."""
         self.members[name].is_linked = True
-        self.on_change()
+        self._changed(name)
 
     def unlinked(self, name: str) -> None:
         """The link to a member broke."""
@@ -190,6 +199,11 @@ class Roster:
         """Tell whether `went_on` may prove true of a member: it is known, and linked or still dialled."""
         is_away = self.members[name].is_away(self._now())
         return name in self._epochs_before and self.went_on(name) and not is_away
+
+    def state_age(self, name: str) -> float:
+        """Give for how many seconds a member has been in its state; 0 for one that is not known."""
+        member = self.members.get(name)
+        return self._now() - member.since if member else 0.0
 
     def holders(self, namespace: str) -> Iterable[Member]:
         """Give the other members that hold a namespace, whatever their state."""

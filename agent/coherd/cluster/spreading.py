@@ -1,209 +1,228 @@
-"""Handing new rows to peers over open links, and hearing who has taken and applied them.
+"""Driving the core of spreading: what it wants sent goes over links, what comes in over links goes to it.
 
-In a region of at most `DIRECT_MAX` members every other member is a finger: each parcel goes to every
-holder over its own link, one hop. Delegation along rings will choose fewer links here and hand out arcs.
-A link sends at once while few messages are under way; what comes meanwhile goes with the next. Its queue
-is bounded in bytes: what does not fit is dropped and counted, and the hole is repaired.
+Whom there is to be handed anything the `View` says, which `linking` keeps: members that have spoken to this
+agent and can be reached, as far as it knows. A member without an open link is dialled when the core first
+hands it something; until then its messages wait.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
+from hashlib import blake2b
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
 import structlog
 import trio
 
+from coherd.cluster.link import SILENT_MAX, Link
 from coherd.errors import RpcFailed, one_failure
-from coherd.model import Lane
-from coherd.net.peer import LinkReply, Parcel
+from coherd.net.peer import LinkReply
+from coherd.net.peer import Parcel as Wrapped
+from coherd.replication.parcels import LinkSilent, Parcel, Parcels, Payload, ReceiptGrew, Reply
+from coherd.replication.ring import View
+from coherd.replication.spread import Spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from coherd.clock import Clock
     from coherd.cluster.receipts import Receipt
-    from coherd.cluster.roster import Roster
-    from coherd.net.peer import MemberInfo, OutgoingLink, Peer
+    from coherd.model import Batch
+    from coherd.net.peer import MemberInfo, Peer
+    from coherd.replication.parcels import LinkKey
 
 log = structlog.get_logger("coherd.links")
 
-DIRECT_MAX = 17
-"""Members of a region up to which everybody is linked with everybody."""
-LINK_BYTES_MAX = 8 * 1024 * 1024
-"""Payload bytes that may wait on a link or be unacknowledged."""
-MESSAGES_MAX = 4
-"""Messages under way from which on parcels wait for an acknowledgement, to go together."""
-MESSAGE_BYTES_MAX = 1024 * 1024
-"""Payload bytes of one message."""
-HEARTBEAT_AFTER = 1.0
-"""Seconds of silence after which an empty message shows that the link lives."""
-SILENT_MAX = 3.0
-"""Seconds without a reply to anything after which a link counts as broken."""
+SLEEP_MIN = 0.0002
+"""Seconds: what is left of a deadline by rounding alone must not keep the loop busy."""
+Say: TypeAlias = Callable[[LinkReply], None]
 
 
-class _Sent(NamedTuple):
-    last: int
-    size: int
-    at: float
+def payload_id(data: bytes) -> int:
+    """Name a payload, the same on every host."""
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
 
-class Link:
-    """One direction to one peer, for one class of lanes; survives the connections that carry it."""
-
-    def __init__(self, name: str, *, urgent: bool, clock: Clock) -> None:
-        self.name = name
-        self.urgent = urgent
-        self.sent = 0
-        self.dropped = 0
-        self.round_trip = 0.0
-        self._clock = clock
-        self._connection: OutgoingLink | None = None
-        self._sequence = 0
-        self._bytes = 0
-        self._waiting: deque[tuple[bytes, float, Receipt | None]] = deque()
-        self._under_way: deque[_Sent] = deque()
-        self._receipts: WeakValueDictionary[int, Receipt] = WeakValueDictionary()
-        """By parcel; a receipt lives as long as somebody waits for it."""
-        self._replied_at = 0.0
-        self._beat_at = 0.0
-        """When a heartbeat was sent that was not answered yet."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a connection carries it now."""
-        return self._connection is not None
-
-    @property
-    def queued_bytes(self) -> int:
-        """Payload bytes that wait or are not acknowledged."""
-        return self._bytes
-
-    def unacknowledged_age(self, now: float) -> float:
-        """Give for how many seconds the oldest message under way has been; 0 when there is none."""
-        return now - self._under_way[0].at if self._under_way else 0.0
-
-    def offer(self, payload: bytes, accepted_at: float, receipt: Receipt | None) -> None:
-        """Send a payload as soon as the link allows; drop and count it when it can't be queued."""
-        if self._connection is None or self._bytes + len(payload) > LINK_BYTES_MAX:
-            self.dropped += 1
-            return
-        self._bytes += len(payload)
-        self._waiting.append((payload, accepted_at, receipt))
-        if len(self._under_way) < MESSAGES_MAX:
-            # A call that just ended refuses messages before `carry` hears of it. That must not reach
-            # who accepts rows: they would be numbered and never be journaled or applied.
-            with suppress(RpcFailed):
-                self._send()
-
-    async def carry(self, connection: OutgoingLink) -> None:
-        """Use `connection` until it breaks. Raises RpcFailed."""
-        self._connection = connection
-        self._replied_at = self._clock.now()
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._heartbeat)
-                while replies := await connection.receive():
-                    self._replied_at = self._clock.now()
-                    for reply in replies:
-                        self._take(reply)
-                raise RpcFailed("UNAVAILABLE", "the peer ended the link")
-        finally:
-            self.dropped += len(self._waiting)
-            self._connection = None
-            self._bytes = 0
-            self._waiting.clear()
-            self._under_way.clear()
-            self._receipts.clear()
-
-    async def _heartbeat(self) -> None:
-        while True:
-            await trio.sleep(HEARTBEAT_AFTER)
-            now = self._clock.now()
-            if now - self._replied_at > SILENT_MAX:
-                raise RpcFailed("UNAVAILABLE", f"no reply for {SILENT_MAX:.0f} s")
-            if not self._under_way:
-                self._send()
-
-    def _send(self) -> None:
-        """Send what waits, up to a message; nothing is a heartbeat."""
-        connection = self._connection
-        if connection is None:
-            return
-        now = self._clock.now()
-        parcels: list[Parcel] = []
-        size = 0
-        while self._waiting and size < MESSAGE_BYTES_MAX:
-            payload, accepted_at, receipt = self._waiting.popleft()
-            self._sequence += 1
-            size += len(payload)
-            if receipt is not None:
-                self._receipts[self._sequence] = receipt
-            parcels.append(Parcel(self._sequence, payload, now - accepted_at, receipt is not None))
-        self.sent += len(parcels)
-        if parcels:
-            self._under_way.append(_Sent(self._sequence, size, now))
-        else:
-            self._beat_at = now
-        connection.send_nowait(parcels)
-
-    def _take(self, reply: LinkReply) -> None:
-        now = self._clock.now()
-        while self._under_way and self._under_way[0].last <= reply.acknowledged:
-            sent = self._under_way.popleft()
-            self._bytes -= sent.size
-            self._measure(now - sent.at)
-        if self._beat_at:
-            self._measure(now - self._beat_at)
-            self._beat_at = 0.0
-        for sequence, names in reply.receipts:
-            receipt = self._receipts.get(sequence)
-            if receipt is not None:
-                receipt.add(names)
-        while self._waiting and len(self._under_way) < MESSAGES_MAX:
-            self._send()
-
-    def _measure(self, sample: float) -> None:
-        """Smooth the round trip, as RFC 6298 (2.3) does."""
-        self.round_trip += (sample - self.round_trip) / 8 if self.round_trip else sample
+def origin_id(cluster: str, name: str, epoch: int) -> int:
+    """Name one life of one agent in 8 bytes."""
+    text = f"{cluster}\0{name}\0{epoch}"
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 class Spreading:
-    """The links to all members."""
+    """One member's part in spreading."""
 
-    def __init__(self, roster: Roster, clock: Clock) -> None:
-        self._roster = roster
+    def __init__(self, cluster: str, me: MemberInfo, clock: Clock) -> None:
         self._clock = clock
+        self.view = View({me.name: me.namespaces})
+        self._spread = Spread(me.name, origin_id(cluster, me.name, me.epoch), self.view)
         self.links: dict[str, tuple[Link, Link]] = {}
         """Per member the link of the urgent lane and that of the rest."""
+        self._listeners: dict[LinkKey, Say] = {}
+        """How the senders of open links are told something."""
+        self._receipts: WeakValueDictionary[int, Receipt] = WeakValueDictionary()
+        """By payload; a receipt lives as long as somebody waits for it."""
+        self._wake = trio.Event()
+        self._wakes_at = -inf
+        self.on_needed: Callable[[str], None] = lambda _name: None
+        """Called with a member that is handed something and has no open link."""
+        self.on_silent: Callable[[str], None] = lambda _name: None
+        """Called with a member that does not acknowledge in time: a hint, never a verdict."""
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """What the core counts."""
+        return self._spread.statistics()
+
+    def neighbours(self) -> list[str]:
+        """Name the members to whom links are worth keeping open."""
+        return self._spread.neighbours()
+
+    # ------------------------------------------------------------------ payloads
 
     def spread(
-        self,
-        namespace: str,
-        lane: Lane,
-        payload: bytes,
-        accepted_at: float,
-        receipt: Receipt | None,
+        self, batch: Batch, data: bytes, accepted_at: float, receipt: Receipt | None
     ) -> None:
-        """Hand a payload to every holder of its namespace."""
-        for member in self._roster.holders(namespace):
-            if links := self.links.get(member.info.name):
-                links[lane is not Lane.URGENT].offer(payload, accepted_at, receipt)
+        """Hand rows that were accepted here to every holder of their namespace."""
+        payload = self._payload(batch, data, accepted_at, wants_receipt=receipt is not None)
+        if receipt is not None:
+            self._receipts[payload.id] = receipt
+        self._spread.originate(payload, self._clock.now())
+        self._act()
+
+    def take(
+        self, source: str, *, urgent: bool, parcels: Sequence[tuple[Wrapped, Batch | None]]
+    ) -> list[int]:
+        """Forward what came over a link, each with what was read in it; give the payloads' names.
+
+        What could not be read goes no further.
+        """
+        now = self._clock.now()
+        readable = [
+            Parcel(self._payload(batch, p.payload, now - p.age, wants_receipt=p.receipt), p.arcs)
+            for p, batch in parcels
+            if batch is not None
+        ]
+        last = parcels[-1][0].sequence if parcels else 0
+        self._spread.receive(Parcels(urgent, last, tuple(readable)), source, now)
+        self._act()
+        return [parcel.payload.id for parcel in readable]
+
+    def applied(self, payloads: Sequence[int]) -> None:
+        """Note that this host has applied payloads, for those that asked."""
+        now = self._clock.now()
+        for payload in payloads:
+            self._spread.applied(payload, now)
+        self._act()
+
+    def _payload(
+        self, batch: Batch, data: bytes, accepted_at: float, *, wants_receipt: bool
+    ) -> Payload:
+        namespace, _, lane = batch.stream
+        name = payload_id(data)
+        return Payload(name, namespace, lane, len(data), wants_receipt, data, accepted_at)
+
+    # ------------------------------------------------------------------ driving the core
+
+    async def run(self) -> None:
+        """Call the core whenever it wants to be called."""
+        while True:
+            due = self._spread.next_timer()
+            now = self._clock.now()
+            if due is not None and due <= now:
+                self._spread.handle_timer(now)
+                self._act()
+                await trio.lowlevel.checkpoint()
+                continue
+            self._wake = trio.Event()
+            self._wakes_at = inf if due is None else due
+            with trio.move_on_after(max(SLEEP_MIN, self._wakes_at - now)):
+                await self._wake.wait()
+
+    def _act(self) -> None:
+        """Send what the core wants sent, and act on what has happened."""
+        now = self._clock.now()
+        for target, message in self._spread.messages():
+            if type(message) is Parcels:
+                self._send(target, message, now)
+            elif type(message) is Reply and (say := self._listeners.get((target, message.urgent))):
+                say(LinkReply(message.acknowledged, message.applied))
+        for event in self._spread.events():
+            if isinstance(event, LinkSilent):
+                self.on_silent(event.name)
+            elif isinstance(event, ReceiptGrew) and (receipt := self._receipts.get(event.payload)):
+                receipt.add(event.names)
+        due = self._spread.next_timer()
+        if due is not None and due < self._wakes_at:
+            self._wake.set()
+
+    def _send(self, target: str, message: Parcels, now: float) -> None:
+        first = message.last - len(message.parcels) + 1
+        link = self._links(target)[not message.urgent]
+        link.send(
+            [
+                Wrapped(n, p.data, now - p.accepted_at, p.wants_receipt, arcs)
+                for n, (p, arcs) in enumerate(message.parcels, first)
+            ]
+        )
+        if not link.is_open:
+            self.on_needed(target)
+
+    def _links(self, name: str) -> tuple[Link, Link]:
+        links = self.links.get(name)
+        if links is None:
+            links = self.links[name] = (
+                self._link(name, urgent=True),
+                self._link(name, urgent=False),
+            )
+        return links
+
+    def _link(self, name: str, *, urgent: bool) -> Link:
+        return Link(
+            name,
+            urgent=urgent,
+            clock=self._clock,
+            core=lambda: self._spread.link(name, urgent=urgent),
+            heard=self._hear,
+        )
+
+    def _hear(self, link: Link, reply: LinkReply) -> None:
+        message = Reply(link.urgent, reply.acknowledged, tuple(reply.applied))
+        self._spread.receive(message, link.name, self._clock.now())
+        self._act()
+
+    # ------------------------------------------------------------------ connections
+
+    def listen(self, source: str, *, urgent: bool, say: Say) -> None:
+        """A member has opened a link to this agent: `say(reply)` tells it what it is to be told."""
+        self._spread.closed_in(source, urgent=urgent)
+        self._listeners[source, urgent] = say
+
+    def ended(self, source: str, *, urgent: bool, say: Say) -> None:
+        """The link that was opened with `say` has ended; another may have taken its place."""
+        if self._listeners.get((source, urgent)) is say:
+            del self._listeners[source, urgent]
+            self._spread.closed_in(source, urgent=urgent)
+
+    def closed(self, name: str) -> None:
+        """The links to a member broke, or do not open: what was handed to it goes to others."""
+        for link in self.links.get(name, ()):
+            link.drop()
+        self._spread.closed_out(name, self._clock.now())
+        self._act()
+
+    def forget(self, name: str) -> None:
+        """Know nothing of a member any more."""
+        self.links.pop(name, None)
+        self._spread.forget(name)
 
     async def connect(
         self, name: str, peer: Peer, me: MemberInfo, opened: Callable[[MemberInfo], None]
     ) -> None:
         """Open both links to a member and use them until one breaks. Raises RpcFailed."""
-        links = self.links.get(name)
-        if links is None:
-            links = self.links[name] = (
-                Link(name, urgent=True, clock=self._clock),
-                Link(name, urgent=False, clock=self._clock),
-            )
-        urgent, rest = links
+        urgent, rest = self._links(name)
         try:
             with one_failure(), trio.fail_after(SILENT_MAX) as opening:
                 async with (

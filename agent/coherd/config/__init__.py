@@ -29,12 +29,14 @@ from coherd.config.source import (
     read_file,
 )
 from coherd.config.values import Listed, Parsed, brief, shown
+from coherd.model import EVERY_NAMESPACE
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from pydantic_core import ErrorDetails
 
 __all__ = [
+    "BATCH_WINDOW_MAX",
     "DEFAULTS",
     "EXAMPLE",
     "LOCAL_DEFAULT",
@@ -54,6 +56,13 @@ SEEDS_MAX = 10_000
 LOCAL_MAX = 16
 HANDLERS_MAX = 64
 NAMESPACES_MAX = 1000
+BATCH_WINDOW_MAX = 60.0
+
+RATE = config_values.unless_none(config_values.number(1.0, 1e9))
+"""Reads rows a second."""
+INTEREST_MAX = 64
+INTEREST_CHARACTERS_MAX = 900
+"""Of all names together: what an agent says of itself is at most 4 KiB."""
 
 LISTEN_DEFAULT = Address("127.0.0.1", 4373)
 HTTP_DEFAULT = Address("127.0.0.1", 4375)
@@ -98,6 +107,20 @@ class NamespaceConfig:
 
     An acknowledging watcher that went away less than this ago (30 s without a bound) still counts as
     missing in receipts: its application may still serve what it holds.
+    """
+    rate_max: Annotated[float | None, Parsed(RATE)] = None
+    """Rows a second that one client may invalidate, lanes normal and bulk together; None: no limit.
+
+    A burst of one second's worth, or of 1,000 rows where that is more, is let through at once. Beyond, an
+    invalidation is refused, and told when to come again.
+    """
+    urgent_rate_max: Annotated[float | None, Parsed(RATE)] = 10_000.0
+    """Rows a second that one client may invalidate in the lane urgent; None: no limit. See `rate_max`."""
+    batch_window: Annotated[float, Parsed(config_values.duration(0.0, BATCH_WINDOW_MAX))] = 0.05
+    """Seconds that rows of the lane bulk wait for others, to leave as one batch; 0: they do not wait.
+
+    Of rows of one selector that wait together only those are sent that say more than a later one. Longer
+    saves more where the same keys are invalidated again and again; every caller waits so much longer.
     """
 
 
@@ -163,6 +186,13 @@ class AgentConfig:
     """What SIGTERM means: "restart", the agent will be back and receipts wait for it; "leave", it is gone
     for good. Take "leave" for hosts that are created and deleted, by autoscaling for example.
     """
+    interest: Annotated[
+        tuple[Annotated[str, Parsed(config_values.interest)], ...], Listed(0, INTEREST_MAX)
+    ] = (EVERY_NAMESPACE,)
+    """Namespaces of which copies are kept on this host; "*": all. Empty: the agent only publishes.
+
+    The others neither send this host their rows nor wait for it. It may invalidate anything all the same.
+    """
     data_dir: Annotated[Path, Parsed(config_values.directory)] = Path("/var/lib/coherd")
     """The journal and the identity; on a local disk, for one agent alone."""
     local: Annotated[
@@ -183,6 +213,11 @@ class AgentConfig:
     """Bytes that the journal's rows may take, about; beyond, the oldest rows are forgotten."""
     reset_jitter: Annotated[float, Parsed(config_values.duration(0.0, 600.0))] = 5.0
     """Seconds over which the resets of many agents are spread, so that not all caches refill at once."""
+    replay_max: Annotated[int, Parsed(config_values.integer(1000, 1_000_000_000))] = 1_000_000
+    """Missing rows of a namespace from which it is reset instead of replayed.
+
+    Each takes a cache about as long as an invalidation; after a reset everything is loaded anew.
+    """
     namespaces: Mapping[Annotated[str, Parsed(config_values.namespace)], NamespaceConfig] = field(
         default_factory=dict, hash=False
     )
@@ -193,6 +228,10 @@ class AgentConfig:
     def __post_init__(self) -> None:
         if not self.region:
             object.__setattr__(self, "region", self.cluster)
+
+    def holds(self, namespace: str) -> bool:
+        """Tell whether copies of a namespace are kept on this host."""
+        return EVERY_NAMESPACE in self.interest or namespace in self.interest
 
     def namespace(self, name: str) -> NamespaceConfig:
         """Give the settings of a namespace, named in the file or not."""
@@ -321,6 +360,20 @@ def _conflicts(config: AgentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     if config.listen.is_wildcard and config.advertise is None:
         text = f"{config.listen} means every address; set advertise to the one that peers dial"
         yield ("listen", "advertise"), text
+    if sum(map(len, config.interest)) > INTEREST_CHARACTERS_MAX:
+        text = (
+            f"the names have more than {INTEREST_CHARACTERS_MAX} characters in all; "
+            'write ["*"] for all namespaces, or shorter names'
+        )
+        yield ("interest",), text
+    for handler in config.handlers:
+        for name in handler.namespaces:
+            if not config.holds(name):
+                text = (
+                    f"copies of {name!r} are in {handler.label}, which [[handlers]] names; "
+                    f'add "{name}" to interest, or take it out of the handler'
+                )
+                yield ("interest", "handlers"), text
 
 
 def _inherit(config: AgentConfig, written: Mapping[str, Mapping[str, Any]]) -> AgentConfig:

@@ -58,6 +58,11 @@ profile = "lan"
 # default: "restart"
 on_stop = "restart"
 
+# The namespaces of which copies are kept on this host, "*" for all. [] is an agent that only publishes: it
+# may invalidate anything, keeps no rows of others, and no receipt waits for it.
+# default: ["*"]
+interest = ["*"]
+
 # The directory of the journal and the identity: on a local disk, for one agent alone.
 # default: "/var/lib/coherd"
 data_dir = "/var/lib/coherd"
@@ -85,6 +90,10 @@ journal_bytes_max = 4_294_967_296
 # default: "5s"
 reset_jitter = "5s"
 
+# Missing rows of a namespace from which it is reset instead of replayed.
+# default: 1_000_000
+replay_max = 1_000_000
+
 # A table for each namespace that needs settings of its own. What it leaves unset comes from
 # [namespaces.default], which is also for namespaces that are not named here.
 [namespaces.default]
@@ -109,6 +118,20 @@ reset_jitter = "5s"
 # away less than this ago (30 s without a bound) still counts as missing in receipts.
 # default: "30s"
 # staleness_bound = "30s"
+
+# Rows a second that one client may invalidate, lanes normal and bulk together; at least 1. A burst of one
+# second's worth, or of 1,000 rows, is let through at once. "none": no limit.
+# default: "none"
+# rate_max = "none"
+
+# The same for the lane urgent, which has a budget of its own.
+# default: 10_000.0
+# urgent_rate_max = 10_000.0
+
+# How long rows of the lane bulk wait for others, to leave as one batch in which a key stands once; up to
+# "1m". 0: they do not wait.
+# default: "50ms"
+# batch_window = "50ms"
 
 [namespaces.shop]
 max_ttl = "1h"

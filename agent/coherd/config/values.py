@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from coherd.model import NAME_PATTERN, NAMESPACE_PATTERN
+from coherd.model import EVERY_NAMESPACE, NAME_PATTERN, NAMESPACE_PATTERN
 
 DURATION_MAX = 3650 * 86_400.0
 """Ten years in seconds: a longer duration is a mistake."""
@@ -101,6 +101,23 @@ def integer(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
+def number(low: float, high: float) -> Callable[[object], float]:
+    """Make the parser of a number, whole or not, from `low` to `high`."""
+
+    def parse(value: object) -> float:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
+            raise WrongValue(
+                f"expected a number from {low:,.0f} to {high:,.0f}, got {shown(value)}"
+            )
+        return float(value)
+
+    return parse
+
+
 def duration(low: float, high: float = DURATION_MAX) -> Callable[[object], float]:
     """Make the parser of a time in seconds from `low` to `high`."""
 
@@ -160,6 +177,11 @@ def namespace(value: object) -> str:
             f"{shown(text)} is not a namespace: 1 to 64 lower-case letters, digits, '.', '_' or '-'"
         )
     return text
+
+
+def interest(value: object) -> str:
+    """Read the name of a namespace, or what stands for all of them."""
+    return EVERY_NAMESPACE if value == EVERY_NAMESPACE else namespace(value)
 
 
 def directory(value: object) -> Path:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from coherd.replication.eras import Era as Era
 from coherd.replication.retention import Floor as Floor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from coherd.model import Cause, Origin, Position, Range, Stream
 
@@ -66,6 +67,10 @@ class Write:
     """Per namespace a position: its blocks that end at or before it may go, now or a little later."""
     max_ttls: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Per namespace its history of `max_ttl`: (running time since when, seconds), oldest first."""
+    eras: Mapping[str, Era] = field(default_factory=dict)
+    """Eras of namespaces; each takes the place of the one before."""
+    dropped: Collection[Stream] = ()
+    """Streams of which nothing is to be known any more. Their blocks, if there are any, stay."""
     life: Origin | None = None
     """A new life that numbers rows and positions from here on."""
     healed: bool = False
@@ -91,6 +96,7 @@ class Contents:
     cursors: Mapping[str, Position]
     members: Mapping[str, bytes]
     max_ttls: Mapping[str, Sequence[tuple[float, float]]]
+    eras: Mapping[str, Era]
     clean: bool
     """False when a loss of power, or damage that cannot be told apart from one, may have taken committed
     writes that were not made good since."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from coherd.journal import Block, Contents, Damage, Durability
-    from coherd.model import Range, Stream
+    from coherd.model import Stream
+    from coherd.replication.intervals import Intervals
 
 QUEUE_BYTES_MAX = 16 << 20
 """How many bytes may wait for the disk, if nothing else is said."""
@@ -89,6 +90,9 @@ class BaseJournal(ABC):
     def _enqueue(self, entry: Entry) -> None:
         """Hand a write to the storage."""
 
+    def _hurry(self) -> None:  # noqa: B027  # only a thread that lingers needs it
+        """Somebody waits for what was queued."""
+
     def _give_way(self, time: float) -> None:  # noqa: B027  # only a thread needs it
         """Help a writer that has a thread of its own, at running time `time`."""
 
@@ -102,7 +106,7 @@ class BaseJournal(ABC):
                 raise ValueError(f"position {block.position} follows {position}")
             position = block.position + block.rows - 1
             size += block_bytes(block)
-        if write.adopted or write.members or write.cursors or write.max_ttls:
+        if write.adopted or write.members or write.cursors or write.max_ttls or write.eras:
             size += _size_beside_blocks(write)
         queued = self._bytes - self._durable_bytes
         if queued and queued + size > self._queue_bytes_max:
@@ -157,6 +161,8 @@ class BaseJournal(ABC):
             raise ValueError(f"no such ticket: {ticket}")
         self._waiting += 1
         try:
+            if ticket > self._durable:
+                self._hurry()
             await trio.lowlevel.checkpoint()
             while ticket > self._durable:
                 if self._error:
@@ -185,6 +191,7 @@ def _size_beside_blocks(write: Write) -> int:
     size = sum(64 + 100 * len(ranges) for ranges in write.adopted.values())
     size += sum(len(name) + len(entry or b"") for name, entry in write.members.items())
     size += sum(64 + 16 * len(history) for history in write.max_ttls.values())
+    size += sum(64 + 16 * (len(era.marked) + len(era.retired)) for era in write.eras.values())
     return size + sum(len(reader) + 64 for reader in write.cursors)
 
 
@@ -202,9 +209,6 @@ def cut_page(blocks: Iterable[Block], bytes_max: int) -> Sequence[Block]:
     return page
 
 
-def shares(block: Block, stream: Stream, wanted: Range) -> bool:
+def shares(block: Block, stream: Stream, wanted: Intervals) -> bool:
     """Tell whether `block` holds a number of `wanted`."""
-    low, high = wanted
-    return block.stream == stream and any(
-        first <= high and low <= last for first, last in block.numbers
-    )
+    return block.stream == stream and any(wanted.meets(*each) for each in block.numbers)

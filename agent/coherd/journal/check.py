@@ -11,7 +11,7 @@ import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
 from coherd.errors import JournalDamaged
-from coherd.journal import Damage, Floor
+from coherd.journal import Damage, Era, Floor
 from coherd.journal.codec import (
     CHANGED,
     UNLINKED,
@@ -20,6 +20,7 @@ from coherd.journal.codec import (
     is_block_linked,
     is_intact,
     links_of,
+    unpack_ids,
     unpack_pairs,
     unpack_ranges,
     unpack_starts,
@@ -28,11 +29,13 @@ from coherd.journal.held import Held, Meta, NamespaceEntry, StreamEntry
 from coherd.journal.schema import (
     BLOCKS,
     CURSORS,
+    ERAS,
     LIVES,
     MEMBERS,
     META,
     NAMESPACES,
     SCHEMA,
+    SCHEMA_BEFORE_ERAS,
     SIDE_TABLES,
     STREAMS,
 )
@@ -66,7 +69,8 @@ def load(connection: sqlite3.Connection) -> tuple[Held, str]:
     Raises `JournalDamaged` when nothing can be believed.
     """
     schema = connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name")
-    if schema.fetchall() != SCHEMA:
+    tables = schema.fetchall()
+    if tables not in (SCHEMA, SCHEMA_BEFORE_ERAS):
         raise JournalDamaged("its tables are not those of a journal")
     metas = connection.execute(META.select).fetchall()
     if len(metas) != 1 or not is_intact(metas[0]):
@@ -77,6 +81,8 @@ def load(connection: sqlite3.Connection) -> tuple[Held, str]:
     if index_fault and (fault := _ask_sqlite(connection, "quick_check")):
         raise JournalDamaged(f"SQLite says: {fault}")
     for table in SIDE_TABLES:
+        if table is ERAS and tables == SCHEMA_BEFORE_ERAS:
+            continue
         for row in connection.execute(table.select):
             if not is_intact(row):
                 raise JournalDamaged(
@@ -115,6 +121,12 @@ def _take(table: Table, row: Row, held: Held) -> None:
         held.cursors[row[0]] = Position(row[1], row[2], row[3])
     elif table is MEMBERS:
         held.members[row[0]] = row[1]
+    elif table is ERAS:  # the streams were read before
+        marked, retired = (
+            frozenset(held.names[i] for i in unpack_ids(blob) if i in held.names)
+            for blob in row[3:5]
+        )
+        held.eras[row[0]] = Era(row[1], row[2], marked, retired)
 
 
 class Repair(NamedTuple):

@@ -17,7 +17,7 @@ from coherd.journal import Block
 from coherd.model import Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from coherd.model import Range, Stream
 
@@ -70,6 +70,16 @@ def pack_pairs(pairs: Sequence[tuple[float, float]]) -> bytes:
 def unpack_pairs(blob: bytes) -> tuple[tuple[float, float], ...]:
     """Read what `pack_pairs` wrote."""
     return tuple(_PAIR.iter_unpack(blob))
+
+
+def pack_ids(ids: Collection[int]) -> bytes:
+    """Write ids of streams."""
+    return struct.pack(f"<{len(ids)}q", *sorted(ids))
+
+
+def unpack_ids(blob: bytes) -> tuple[int, ...]:
+    """Read what `pack_ids` wrote."""
+    return struct.unpack(f"<{len(blob) // 8}q", blob)
 
 
 def start_chain(cluster: str, name: str, namespace: str) -> bytes:

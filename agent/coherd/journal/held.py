@@ -14,7 +14,7 @@ from coherd.replication.intervals import Intervals
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from coherd.journal import Block, Floor
+    from coherd.journal import Block, Era, Floor
     from coherd.journal.codec import Row
     from coherd.model import Origin, Position, Stream
 
@@ -157,6 +157,7 @@ class Held:
     namespaces: dict[str, NamespaceEntry] = field(default_factory=dict)
     cursors: dict[str, Position] = field(default_factory=dict)
     members: dict[str, bytes] = field(default_factory=dict)
+    eras: dict[str, Era] = field(default_factory=dict)
     checksums: dict[tuple[str, int | str], int] = field(default_factory=dict)
     """CRCs of the rows of the side tables, by table and key."""
 
@@ -213,5 +214,6 @@ class Held:
             cursors=dict(self.cursors),
             members=dict(self.members),
             max_ttls={n: entry.max_ttls for n, entry in namespaces if entry.max_ttls},
+            eras=dict(self.eras),
             clean=clean,
         )

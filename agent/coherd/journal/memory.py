@@ -27,7 +27,7 @@ from coherd.replication.intervals import Intervals
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from coherd.journal import Floor, JournalStatistics, Write
+    from coherd.journal import Era, Floor, JournalStatistics, Write
     from coherd.model import Origin, Position, Range, Stream
 
 
@@ -74,6 +74,7 @@ class _State:
         self.cursors: dict[str, Position] = {}
         self.members: dict[str, bytes] = {}
         self.max_ttls: dict[str, Sequence[tuple[float, float]]] = {}
+        self.eras: dict[str, Era] = {}
 
     def take(self, write: Write) -> None:
         """Add what `write` says."""
@@ -88,6 +89,12 @@ class _State:
                 self.vector.setdefault(stream, Intervals()).add(low, high)
         self.stream_floors.update(write.stream_floors)
         self.namespace_floors.update(write.namespace_floors)
+        self._take_side(write)
+        for namespace, position in write.forgotten.items():
+            of_it = [block for block in self.blocks if block.namespace == namespace]
+            self.drop({b.position for b in of_it if b.position + b.rows - 1 <= position})
+
+    def _take_side(self, write: Write) -> None:
         for reader, cursor in write.cursors.items():
             if cursor is None:
                 self.cursors.pop(reader, None)
@@ -99,9 +106,10 @@ class _State:
             else:
                 self.members[name] = entry
         self.max_ttls.update(write.max_ttls)
-        for namespace, position in write.forgotten.items():
-            of_it = [block for block in self.blocks if block.namespace == namespace]
-            self.drop({b.position for b in of_it if b.position + b.rows - 1 <= position})
+        for stream in write.dropped:
+            self.vector.pop(stream, None)
+            self.stream_floors.pop(stream, None)
+        self.eras.update(write.eras)
 
     def drop(self, positions: Collection[int]) -> None:
         """Remove blocks."""
@@ -139,6 +147,7 @@ class _State:
             cursors=dict(self.cursors),
             members=dict(self.members),
             max_ttls={namespace: h for namespace, h in self.max_ttls.items() if h},
+            eras=dict(self.eras),
             clean=clean,
         )
 
@@ -177,7 +186,9 @@ class MemoryJournal(BaseJournal):
 
     def _find_damage(self) -> None:
         """Drop what is lost, and note up to where its namespaces may lack something."""
-        disk, blocks = self.disk, self._state.blocks
+        disk = self.disk
+        self._state.drop(disk.gone)
+        blocks = self._state.blocks
         for lost in [block for block in blocks if block.position in disk.lost]:
             name = lost.namespace
             following = [b for b in blocks if b.namespace == name and b.position > lost.position]
@@ -271,15 +282,12 @@ class MemoryJournal(BaseJournal):
         return cut_page(self._find(stream, numbers), bytes_max)
 
     def _find(self, stream: Stream, numbers: Sequence[Range]) -> Iterator[Block]:
-        seen: set[int] = set()
-        found = self._state.of_stream.get(stream, [])
-        for low, high in numbers:
-            for first, _, position, block in found:
-                if first > high:
-                    break
-                if position not in seen and shares(block, stream, (low, high)):
-                    seen.add(position)
-                    yield block
+        wanted = Intervals(numbers)
+        for first, _, _, block in self._state.of_stream.get(stream, []):
+            if first > wanted.last:
+                break
+            if shares(block, stream, wanted):
+                yield block
 
     async def aclose(self) -> None:
         """Commit what is queued, mark the clean stop and close. Calling it again does nothing."""

@@ -15,7 +15,15 @@ from coherd.journal.check import UNREADABLE, load
 from coherd.journal.codec import seal
 from coherd.journal.held import Held, Meta
 from coherd.journal.reader import connect
-from coherd.journal.schema import APPLICATION_ID, FORMAT, INDEX, META, PAGE_BYTES, TABLES
+from coherd.journal.schema import (
+    APPLICATION_ID,
+    FORMAT,
+    FORMAT_BEFORE_ERAS,
+    INDEX,
+    META,
+    PAGE_BYTES,
+    TABLES,
+)
 from coherd.journal.wal import NOTHING_LOST, inspect
 
 if TYPE_CHECKING:
@@ -204,9 +212,9 @@ def _check_header(path: Path) -> None:
         raise StartRefused(
             f"{path} is not a journal of coherd; name another data directory, or move it away"
         )
-    if format_ != FORMAT:
+    if format_ not in {FORMAT, FORMAT_BEFORE_ERAS}:
         raise StartRefused(
-            f"{path} has format {format_}, this release knows format {FORMAT}; "
+            f"{path} has format {format_}, this release knows format {FORMAT_BEFORE_ERAS} and {FORMAT}; "
             "start the release that wrote it, or move it away"
         )
     if versions != b"\2\2":

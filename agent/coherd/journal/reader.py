@@ -12,6 +12,7 @@ from coherd.journal.base import cut_page, shares
 from coherd.journal.check import UNREADABLE
 from coherd.journal.codec import CHANGED, decode_block, is_block_intact
 from coherd.journal.schema import BLOCKS
+from coherd.replication.intervals import Intervals
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from coherd.model import Range, Stream
 
     _Found = Generator[Block | JournalDamaged, None, None]
+
+_JOINED_MAX = 8
+"""Numbers between two ranges up to which they are looked for together: reading a block that is not wanted
+costs less than another statement."""
 
 _LENGTH_MAX = 256 << 20
 """Longest value that is believed; a flipped bit may ask for more."""
@@ -83,14 +88,15 @@ class Reader:
             return
         seen: set[int] = set()
         anywhere = (1, self._held.meta.position)
-        for low, high in numbers:
+        wanted = Intervals(numbers)
+        for low, high in _joined(numbers):
             # No block reaches further than the span: what begins before that cannot share a number.
             arguments = (entry.id, low - entry.span, high, low)
             with closing(self._select(_SHARING, arguments, anywhere, stream.namespace)) as found:
                 for item in found:
                     if isinstance(item, JournalDamaged):
                         yield item
-                    elif item.position not in seen and shares(item, stream, (low, high)):
+                    elif item.position not in seen and shares(item, stream, wanted):
                         seen.add(item.position)
                         yield item
 
@@ -147,3 +153,15 @@ def _last(found: Block | JournalDamaged) -> int:
     if isinstance(found, Block):
         return found.position + found.rows - 1
     return found.positions[1]
+
+
+def _joined(ranges: Sequence[Range]) -> Iterator[Range]:
+    """Give ranges that contain `ranges`, which ascend: those close together as one."""
+    low, high = ranges[0] if ranges else (1, 0)
+    for first, last in ranges:
+        if first - high > _JOINED_MAX:
+            yield low, high
+            low = first
+        high = max(high, last)
+    if ranges:
+        yield low, high

@@ -15,8 +15,11 @@ from functools import cached_property
 APPLICATION_ID = 0x636F6864
 """SQLite's application_id of a journal: "cohd"."""
 
-FORMAT = 2
-"""SQLite's user_version of the format that this release knows."""
+FORMAT = 3
+"""SQLite's user_version of the format that this release writes."""
+
+FORMAT_BEFORE_ERAS = 2
+"""The format that only lacks the table `eras`, which is added when such a file is opened."""
 
 PAGE_BYTES = 4096
 """A commit of one row rewrites four pages; larger ones would cost more than overflow chains save."""
@@ -146,6 +149,19 @@ MEMBERS = Table(
     "name",
     " WITHOUT ROWID",
 )
+ERAS = Table(
+    "eras",
+    (
+        "namespace TEXT PRIMARY KEY",
+        "number INTEGER",
+        "since REAL",
+        "marked BLOB",
+        "retired BLOB",
+        "crc INTEGER",
+    ),
+    "namespace",
+    " WITHOUT ROWID",
+)
 BLOCKS = Table(
     "blocks",
     (
@@ -167,10 +183,12 @@ BLOCKS = Table(
 INDEX_NAME = "blocks_of_stream"
 INDEX = f"CREATE INDEX {INDEX_NAME} ON blocks (stream, first, last)"
 
-SIDE_TABLES = (LIVES, STREAMS, NAMESPACES, CURSORS, MEMBERS)
+SIDE_TABLES = (LIVES, STREAMS, NAMESPACES, CURSORS, MEMBERS, ERAS)
 """Those whose rows are counted and summed in `meta`."""
 
 TABLES = (META, *SIDE_TABLES, BLOCKS)
 
 SCHEMA = sorted([(table.name, table.create) for table in TABLES] + [(INDEX_NAME, INDEX)])
 """Name and statement of everything that a journal's schema holds, in order."""
+
+SCHEMA_BEFORE_ERAS = [entry for entry in SCHEMA if entry[0] != ERAS.name]

@@ -43,6 +43,9 @@ it back before one that waits for it has woken up: without this the writer of a 
 LINGER = 0.001
 """Seconds for which writes are gathered before the writer's thread is woken. What the agent does with the
 same rows meanwhile, sending them above all, would otherwise share the interpreter with the writer."""
+LINGER_UNAWAITED = 0.02
+"""The same while nobody waits for the commit: rows of peers, which others have, too. On hosts that share a
+processor the writers of all would otherwise run just when the last of them are still to hear of the row."""
 LINGER_BYTES_MAX = 64 * 1024
 LINGER_WRITES_MAX = 16
 """Bytes or writes from which the writer is woken at once."""
@@ -103,6 +106,7 @@ class SqliteJournal(BaseJournal):
         self._lingering: list[Entry] = []
         self._lingering_bytes = 0
         self._first = trio.Event()
+        self._awaited = trio.Event()
         self._lingers = trio.CancelScope()
         self._writer: Writer | None = None
         self._thread: threading.Thread | None = None
@@ -151,6 +155,10 @@ class SqliteJournal(BaseJournal):
             self._hand_over()
             self._give_way(entry[2])
 
+    def _hurry(self) -> None:
+        if self._lingering:
+            self._awaited.set()
+
     def _hand_over(self) -> None:
         """Let the writer have what was queued."""
         if self._lingering:
@@ -164,8 +172,11 @@ class SqliteJournal(BaseJournal):
             while True:
                 await self._first.wait()
                 self._first = trio.Event()
-                await trio.sleep(LINGER)
+                with trio.move_on_after(LINGER_UNAWAITED):
+                    await self._awaited.wait()
+                    await trio.sleep(LINGER)
                 self._hand_over()
+                self._awaited = trio.Event()
 
     def _give_way(self, time: float) -> None:
         """Let the writer have the interpreter for a moment if it has not got on for a while."""

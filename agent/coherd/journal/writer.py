@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 from coherd.errors import JournalDamaged
 from coherd.journal import Durability
-from coherd.journal.codec import LINK_BYTES, encode_block, links_of, pack_ranges, seal
+from coherd.journal.codec import (
+    LINK_BYTES,
+    encode_block,
+    links_of,
+    pack_ids,
+    pack_ranges,
+    seal,
+)
 from coherd.journal.held import StreamEntry
 from coherd.journal.schema import (
     BLOCKS,
     CURSORS,
+    ERAS,
+    FORMAT,
+    FORMAT_BEFORE_ERAS,
     LIVES,
     MEMBERS,
     META,
@@ -62,6 +72,8 @@ class Writer:
         self._forgotten: dict[str, int] = {}
         """Up to which position blocks of a namespace are still to be dropped."""
         self._committed_blocks = 0
+        self._dropping = True
+        """Whether there may be entries of streams that are to be removed."""
         self._durability = Durability.DISK
         self._next_id = max(held.names, default=0) + 1
         self._log_bytes = 0
@@ -103,6 +115,9 @@ class Writer:
 
     def _store_mark(self, repair: Repair | None = None) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
+        if self._connection.execute("PRAGMA user_version").fetchone() == (FORMAT_BEFORE_ERAS,):
+            self._connection.execute(ERAS.create)
+            self._connection.execute(f"PRAGMA user_version = {FORMAT}")
         if repair is not None:
             self._repair(repair)
         self._store()
@@ -208,8 +223,7 @@ class Writer:
                 numbers.add(low, high)
         for stream, floor in write.stream_floors.items():
             self._touch(stream).floor = floor
-        if write.namespace_floors or write.max_ttls or write.cursors or write.members:
-            self._take_side(write)
+        self._take_side(write)
         if write.forgotten:
             for namespace, position in write.forgotten.items():
                 self._forgotten[namespace] = max(position, self._forgotten.get(namespace, 0))
@@ -217,6 +231,8 @@ class Writer:
             self._meta.whole = 1
 
     def _take_side(self, write: Write) -> None:
+        if write.dropped or write.eras:
+            self._take_eras(write)
         for namespace, floor in write.namespace_floors.items():
             entry = self._touch_namespace(namespace)
             entry.floor = floor
@@ -234,6 +250,34 @@ class Writer:
                 self._drop(MEMBERS, name)
             else:
                 self._put(MEMBERS, (name, member))
+
+    def _take_eras(self, write: Write) -> None:
+        for stream in write.dropped:
+            if stream in self._held.streams:
+                entry = self._touch(stream)
+                entry.numbers, entry.floor = Intervals(), None
+        if write.dropped:
+            self._dropping = True
+        for namespace, era in write.eras.items():
+            known = self._held.streams
+            ids = [
+                pack_ids([known[stream].id for stream in streams if stream in known])
+                for streams in (era.marked, era.retired)
+            ]
+            self._put(ERAS, (namespace, era.number, float(era.since), *ids))
+
+    def _drop_streams(self) -> None:
+        """Remove the entries of streams that were dropped and have no block any more.
+
+        Their names stay for whoever is reading.
+        """
+        self._dropping = False
+        for stream, entry in list(self._held.streams.items()):
+            if not entry.numbers and entry.floor is None:
+                query = "SELECT 1 FROM blocks WHERE stream = ? LIMIT 1"
+                if self._connection.execute(query, (entry.id,)).fetchone() is None:
+                    del self._held.streams[stream]
+                    self._drop(STREAMS, entry.id)
 
     def _begin_life(self, life: Origin) -> None:
         self._held.lives.append((life, self._meta.position + 1))
@@ -285,7 +329,7 @@ class Writer:
         self._held.checksums[key] = row[-1]
         self._rows.setdefault(table, []).append(row)
 
-    def _drop(self, table: Table, key: str) -> None:
+    def _drop(self, table: Table, key: str | int) -> None:
         """Remove a row of a side table, if it is there."""
         old = self._held.checksums.pop((table.name, key), None)
         if old is not None:
@@ -307,6 +351,8 @@ class Writer:
         self._touched_namespaces.clear()
         for table in self._rows:
             self._write(table)
+        if self._dropping:
+            self._drop_streams()
         self._insert(META, [seal(self._meta.row())])
 
     def _write(self, table: Table) -> None:

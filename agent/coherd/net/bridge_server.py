@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
@@ -55,6 +56,9 @@ SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
 
 DETAILS_LENGTH_MAX = 1024
 """Characters of a status's text that are sent: it travels as a header, and headers are limited."""
+
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""The trailing metadata by which gRPC says when to try again."""
 
 END_DELAY = 0.005
 """Seconds in which the end of a client's messages may turn out to be the end of the client."""
@@ -354,7 +358,7 @@ def _status(error: Exception, method: Method) -> Status:
         case InvalidRequest() | MalformedMessage():
             return Status(grpc.StatusCode.INVALID_ARGUMENT, details)
         case Overloaded():
-            retry = (("retry-after-ms", str(round(error.retry_after * 1000))),)
+            retry = ((PUSHBACK_KEY, str(ceil(error.retry_after * 1000))),)
             return Status(grpc.StatusCode.RESOURCE_EXHAUSTED, details, retry)
         case NotDurable():
             return Status(grpc.StatusCode.UNAVAILABLE, details)

@@ -177,6 +177,11 @@ class _End:
         self._incoming = incoming
         self.failure: RpcFailed | None = None
 
+    @property
+    def outbound_bytes(self) -> int:
+        """Bytes that wait to be written: none, the network takes everything at once."""
+        return 0
+
     def send_nowait(self, message: Any) -> None:
         """Queue a message."""
         if self._network.carries(*self._way):

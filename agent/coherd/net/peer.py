@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from coherd.model import EVERY_NAMESPACE
+from coherd.replication.answers import Answer
 from coherd.replication.intervals import Intervals
-from coherd.replication.repair import Answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from coherd.model import HandlerInfo, Origin, Range, Stream
+    from coherd.net.traces import TraceQuestion, TraceReply
+    from coherd.replication.parcels import Applied, Arc
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
@@ -71,6 +73,8 @@ class HaveReply(NamedTuple):
     quiet: bool
     sum: int
     catching_up: bool
+    streams: Sequence[tuple[Stream, Intervals]] = ()
+    """To an offer: what it has of the offered streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class Have:
     changes: Sequence[tuple[Stream, Intervals]]
     sum: int
     catching_up: bool
+    offer: bool = False
+    """The sender holds none of these namespaces, and wants to know what the receiver has of its streams."""
 
 
 class StreamsPage(NamedTuple):
@@ -95,6 +101,8 @@ class RootReply(NamedTuple):
 
     equal: bool
     catching_up: bool
+    eras: Mapping[str, int] = {}
+    """Those of the answering agent that are not 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,8 @@ class FetchPart:
     """In the last part: what is known beyond the rows."""
     retry_after: float = 0.0
     """Not 0: nothing is served now; ask again after so many seconds."""
+    more: bool = False
+    """Whether more answers follow; what several say of one stream is to be joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,9 @@ class Parcel:
     age: float
     """Seconds since the rows were accepted at their origin."""
     receipt: bool
-    """True when the sender wants to know that they were applied."""
+    """True when their origin wants to know who has applied them."""
+    arcs: tuple[Arc, ...] = ()
+    """Whom the receiver is to hand it on to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +139,8 @@ class LinkReply:
 
     acknowledged: int = 0
     """Every parcel up to this one was taken."""
-    receipts: Sequence[tuple[int, Sequence[str]]] = ()
-    """Parcels, each with the names of agents that have applied it."""
+    applied: Sequence[Applied] = ()
+    """Who has applied which payloads."""
 
 
 class OutgoingLink(Protocol):
@@ -158,8 +170,8 @@ class Peer(Protocol):
     async def have(self, have: Have) -> HaveReply:
         """Tell it what changed."""
 
-    async def compare_roots(self, sender: Origin, root: int) -> RootReply:
-        """Compare the hashes over everything."""
+    async def compare_roots(self, sender: Origin, root: int, eras: Mapping[str, int]) -> RootReply:
+        """Compare the hashes over everything, and the eras that are not 0."""
 
     async def compare_buckets(self, sender: Origin, buckets: Sequence[int]) -> Sequence[int]:
         """Give the numbers of the buckets that differ."""
@@ -176,6 +188,9 @@ class Peer(Protocol):
 
     async def applied(self, sender: Origin, dots: Sequence[StreamRange], wait: float) -> bool:
         """Ask whether its host has applied rows; it may think about it for `wait` seconds."""
+
+    async def trace(self, sender: Origin, question: TraceQuestion, timeout: float) -> TraceReply:
+        """Ask when and how rows came to its host, and who has applied them there."""
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from coherd.errors import MalformedMessage, RpcFailed
 from coherd.net.bridge import Bridge, methods
+from coherd.net.eras_codec import decode_eras, decode_have_reply, encode_eras
 from coherd.net.peer import (
     ExchangeReply,
     FetchPart,
@@ -35,6 +36,7 @@ from coherd.net.peer_codec import (
     encode_origin,
     encode_parcels,
 )
+from coherd.net.trace_codec import decode_reply, encode_question
 from coherd.v1 import peer_service_pb2 as pb
 from coherd.v1 import types_pb2
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
     from coherd.model import Origin, Stream
     from coherd.net.bridge import ClientStream
+    from coherd.net.traces import TraceQuestion, TraceReply
     from coherd.replication.intervals import Intervals
 
 METHODS = methods(pb.DESCRIPTOR.services_by_name["PeerService"])
@@ -105,14 +108,15 @@ class GrpcPeer:
     async def have(self, have: Have) -> HaveReply:
         """Tell it what changed."""
         reply = await self._call("Have", encode_have(have))
-        return HaveReply(reply.quiet, reply.sum, reply.catching_up)
+        with _checking("Have", self._refused):
+            return decode_have_reply(reply)
 
-    async def compare_roots(self, sender: Origin, root: int) -> RootReply:
-        """Compare the hashes over everything."""
-        reply = await self._call(
-            "Compare", pb.CompareRequest(sender=encode_origin(sender), root=root)
-        )
-        return RootReply(reply.equal, reply.catching_up)
+    async def compare_roots(self, sender: Origin, root: int, eras: Mapping[str, int]) -> RootReply:
+        """Compare the hashes over everything, and the eras that are not 0."""
+        request = pb.CompareRequest(sender=encode_origin(sender), root=root, eras=encode_eras(eras))
+        reply = await self._call("Compare", request)
+        with _checking("Compare", self._refused):
+            return RootReply(reply.equal, reply.catching_up, decode_eras(reply.eras))
 
     async def compare_buckets(self, sender: Origin, buckets: Sequence[int]) -> Sequence[int]:
         """Give the numbers of the buckets that differ."""
@@ -154,6 +158,12 @@ class GrpcPeer:
         )
         reply = await self._call("Applied", request, wait + CALL_TIMEOUT)
         return bool(reply.applied)
+
+    async def trace(self, sender: Origin, question: TraceQuestion, timeout: float) -> TraceReply:
+        """Ask when and how rows came to its host, and who has applied them there."""
+        reply = await self._call("Trace", encode_question(sender, question), timeout)
+        with _checking("Trace", self._refused):
+            return decode_reply(reply, question.namespace)
 
     async def aclose(self) -> None:
         """Close the connections."""

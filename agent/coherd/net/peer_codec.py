@@ -13,6 +13,7 @@ from coherd.errors import MalformedMessage
 from coherd.limits import (
     ADDRESS_MAX,
     AGE_MAX_MS,
+    ARCS_MAX,
     BUCKETS,
     DATAGRAMS_MAX,
     DOTS_MAX,
@@ -40,8 +41,10 @@ from coherd.net.peer import (
     Parcel,
     StreamRange,
 )
+from coherd.replication.answers import Answer
 from coherd.replication.intervals import Intervals
-from coherd.replication.repair import Answer
+from coherd.replication.parcels import Applied, Arc
+from coherd.replication.ring import RINGS
 from coherd.v1 import peer_service_pb2 as peer_pb
 from coherd.v1 import types_pb2
 from coherd.wire import decode_numbers, decode_origin, decode_stream, encode_numbers
@@ -213,6 +216,7 @@ def encode_have(have: Have) -> peer_pb.HaveRequest:
         changes=changes,
         sum=have.sum,
         catching_up=have.catching_up,
+        offer=have.offer,
     )
 
 
@@ -223,6 +227,7 @@ def decode_have(message: peer_pb.HaveRequest) -> Have:
         decode_streams(message.changes, message.origins),
         message.sum,
         message.catching_up,
+        message.offer,
     )
 
 
@@ -255,6 +260,7 @@ def encode_part(part: FetchPart) -> peer_pb.FetchResponse:
         origins=table.encode(),
         answers=answers,
         retry_after_ms=_age_ms(part.retry_after),
+        more=part.more,
     )
 
 
@@ -278,7 +284,7 @@ def decode_part(message: peer_pb.FetchResponse) -> FetchPart:
     }
     _check_parcels(message.blocks)
     blocks = [(block.payload, _decode_age(block.age_ms)) for block in message.blocks]
-    return FetchPart(blocks, answers, message.retry_after_ms / 1000)
+    return FetchPart(blocks, answers, message.retry_after_ms / 1000, message.more)
 
 
 def encode_parcels(parcels: Iterable[Parcel]) -> peer_pb.LinkRequest:
@@ -290,6 +296,7 @@ def encode_parcels(parcels: Iterable[Parcel]) -> peer_pb.LinkRequest:
                 payload=parcel.payload,
                 age_ms=_age_ms(parcel.age),
                 receipt=parcel.receipt,
+                arcs=[peer_pb.Arc(ring=ring, end=end) for ring, end in parcel.arcs],
             )
             for parcel in parcels
         ]
@@ -300,9 +307,23 @@ def decode_parcels(message: peer_pb.LinkRequest) -> list[Parcel]:
     """Read parcels."""
     _check_parcels(message.parcels)
     return [
-        Parcel(each.sequence, each.payload, _decode_age(each.age_ms), each.receipt)
+        Parcel(
+            each.sequence,
+            each.payload,
+            _decode_age(each.age_ms),
+            each.receipt,
+            _decode_arcs(each.arcs),
+        )
         for each in message.parcels
     ]
+
+
+def _decode_arcs(messages: Sequence[peer_pb.Arc]) -> tuple[Arc, ...]:
+    if len(messages) > ARCS_MAX:
+        raise MalformedMessage(f"a parcel with {len(messages)} arcs: at most {ARCS_MAX} are due")
+    if any(message.ring >= RINGS for message in messages):
+        raise MalformedMessage("an arc of an unknown ring")
+    return tuple(Arc(message.ring, message.end) for message in messages)
 
 
 def encode_link_reply(reply: LinkReply) -> peer_pb.LinkResponse:
@@ -310,8 +331,8 @@ def encode_link_reply(reply: LinkReply) -> peer_pb.LinkResponse:
     return peer_pb.LinkResponse(
         acknowledged=reply.acknowledged,
         receipts=[
-            peer_pb.ParcelReceipt(sequence=sequence, applied=names)
-            for sequence, names in reply.receipts
+            peer_pb.PayloadReceipt(payload=payload, ring=ring, applied=names)
+            for payload, ring, names in reply.applied
         ],
     )
 
@@ -321,7 +342,7 @@ def decode_link_reply(message: peer_pb.LinkResponse) -> LinkReply:
     _check_parcels(message.receipts)
     return LinkReply(
         message.acknowledged,
-        [(receipt.sequence, tuple(receipt.applied)) for receipt in message.receipts],
+        [Applied(each.payload, each.ring, tuple(each.applied)) for each in message.receipts],
     )
 
 

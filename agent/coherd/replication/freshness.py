@@ -4,52 +4,100 @@ A sync with a holder completes when every hole that it showed is closed, or when
 are equal. After a start an agent is *catching up*. Two agents that are both catching up must not declare
 each other fresh: what they miss may be the same. So catching up ends with a holder that is not itself
 catching up, or when all reachable holders are and they are at least half of the roster.
+
+All of this holds for each *domain*: the namespaces that the same agents hold. Where everybody holds
+everything there is one.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coherd.model import EVERY_NAMESPACE
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
+
+
+def domains(
+    mine: Collection[str], others: Mapping[str, Collection[str]]
+) -> dict[str, frozenset[str]]:
+    """Give, for each namespace that is to be told apart, the other agents that hold it.
+
+    `mine` and `others` name what this agent and the others hold. EVERY_NAMESPACE among the domains stands
+    for whatever is not named.
+    """
+    everything = frozenset(n for n, held in others.items() if EVERY_NAMESPACE in held)
+    named = set(mine)
+    if EVERY_NAMESPACE in named:
+        named.update(*others.values())
+    return {
+        namespace: everything | {name for name, held in others.items() if namespace in held}
+        for namespace in named
+    }
 
 
 class Freshness:
     """When the last sync completed; None while catching up."""
 
     def __init__(self) -> None:
-        self.synced_at: float | None = None
+        self._domains: Mapping[str, frozenset[str]] = {EVERY_NAMESPACE: frozenset()}
+        self._synced_at: dict[str, float] = {}
+        """By domain."""
         self.met_whole: set[str] = set()
         """Holders that a sync was completed with while they were not themselves catching up."""
         self._behind: set[str] = set()
         """Holders that a sync was completed with although they were catching up themselves."""
 
     @property
+    def synced_at(self) -> float | None:
+        """When the domain that waits longest for a sync had one; None while one of them had none."""
+        if self.is_catching_up:
+            return None
+        return min((self._synced_at[each] for each in self._domains), default=None)
+
+    @property
     def is_catching_up(self) -> bool:
-        """Whether no sync has completed since the start that ends catching up."""
-        return self.synced_at is None
+        """Whether of some domain no sync has completed since the start that ends catching up."""
+        return not self._domains.keys() <= self._synced_at.keys()
+
+    @property
+    def domains(self) -> Mapping[str, frozenset[str]]:
+        """What has to be fresh: namespaces, with the other agents that hold them."""
+        return self._domains
+
+    def holders(self, domains: Mapping[str, frozenset[str]]) -> None:
+        """Take what has to be fresh from now on.
+
+        A namespace that others begin to name was among all the others until then.
+        """
+        before = self._synced_at.get(EVERY_NAMESPACE)
+        if before is not None and EVERY_NAMESPACE in domains:
+            for namespace in domains.keys() - self._domains.keys():
+                self._synced_at.setdefault(namespace, before)
+        self._domains = domains
 
     def completed(self, member: str, *, catching_up: bool, now: float) -> None:
         """Note a completed sync with `member`, which said whether it is catching up itself."""
-        if not catching_up:
-            self.synced_at = now
-            self.met_whole.add(member)
-        else:
+        if catching_up:
             self._behind.add(member)
+            return
+        self.met_whole.add(member)
+        for namespace, members in self._domains.items():
+            if member in members:
+                self._synced_at[namespace] = now
 
-    def check(self, reachable: Collection[str], others: int, *, alone: bool, now: float) -> None:
+    def check(self, reachable: Collection[str], *, alone: bool, now: float) -> None:
         """End catching up where all of a restarted cluster, or nobody else, is there.
 
-        `others`: members of the roster beside this agent. `alone`: with none, it need not wait for any.
+        `alone`: with no other holder known, it need not wait for one; who has met somebody need not either.
         """
-        if self.synced_at is not None:
-            return
-        if not others:
-            if alone:
-                self.synced_at = now
-        elif (
-            reachable
-            and self._behind.issuperset(reachable)
-            and 2 * (len(reachable) + 1) >= others + 1
-        ):
-            self.synced_at = now
+        for namespace, members in self._domains.items():
+            if members:
+                there = members.intersection(reachable)
+                if namespace not in self._synced_at and (
+                    there and self._behind >= there and 2 * (len(there) + 1) >= len(members) + 1
+                ):
+                    self._synced_at[namespace] = now
+            elif alone or reachable:
+                self._synced_at[namespace] = now

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from coherd.model import Range
 
 
+FEW_BOUNDS = 16
+"""Bounds up to which each range is looked up in the other set; more are swept over together with it."""
+
+
 class Intervals:
     """A mutable set of non-negative integers, as disjoint ranges that do not touch."""
 
@@ -63,7 +67,9 @@ class Intervals:
         return result
 
     def __and__(self, other: Intervals) -> Intervals:
-        return self - (self - other)
+        result = Intervals()
+        result._bounds = _intersect(self._bounds, other._bounds)
+        return result
 
     def __sub__(self, other: Intervals) -> Intervals:
         result = self.copy()
@@ -104,6 +110,19 @@ class Intervals:
         at = bisect_right(self._bounds, low)
         return at % 2 == 1 and high < self._bounds[at]
 
+    def meets(self, low: int, high: int) -> bool:
+        """Tell whether any of low..high is in the set."""
+        bounds = self._bounds
+        at = bisect_right(bounds, low)
+        return at % 2 == 1 or (at < len(bounds) and bounds[at] <= high)
+
+    def first_missing(self, low: int, high: int) -> int:
+        """Give the smallest number of low..high that is not in the set; 0 when all are."""
+        bounds = self._bounds
+        at = bisect_right(bounds, low)
+        number = low if at % 2 == 0 else bounds[at]
+        return number if number <= high else 0
+
     def add(self, low: int, high: int) -> None:
         """Add low..high."""
         if low > high:
@@ -129,8 +148,13 @@ class Intervals:
 
     def update(self, other: Intervals) -> None:
         """Add every number of `other`."""
-        for low, high in other.ranges():
-            self.add(low, high)
+        if not self._bounds or other.first > self._bounds[-1]:
+            self._bounds += other._bounds
+        elif len(other._bounds) <= FEW_BOUNDS:
+            for low, high in other.ranges():
+                self.add(low, high)
+        else:
+            self._bounds = _unite(self.ranges(), other.ranges())
 
     def missing(self, ranges: Iterable[Range]) -> tuple[Range, ...]:
         """Give those of `ranges` (ascending, disjoint) that are not in the set."""
@@ -152,6 +176,18 @@ class Intervals:
     def holes(self) -> Intervals:
         """Give the numbers from 1 to the last that are not in the set."""
         return Intervals(self.missing([(1, self.last)])) if self._bounds else Intervals()
+
+    @property
+    def range_count(self) -> int:
+        """Count the ranges."""
+        return len(self._bounds) // 2
+
+    def chunks(self, count: int) -> Iterator[Intervals]:
+        """Give the set in parts of at most `count` ranges, ascending."""
+        for at in range(0, len(self._bounds), 2 * count):
+            part = Intervals()
+            part._bounds = self._bounds[at : at + 2 * count]
+            yield part
 
     def up_to(self, number: int) -> Intervals:
         """Give the part that is not above `number`."""
@@ -195,4 +231,36 @@ def _subtract(left: list[int], right: list[int]) -> list[int]:
             j += 2
         if low < end:
             result += (low, end)
+    return result
+
+
+def _unite(left: Iterable[Range], right: Iterable[Range]) -> list[int]:
+    """Sweep over both lists of ranges once and join what overlaps or touches."""
+    ranges = sorted([*left, *right])  # two ascending runs: sorting only merges them
+    result = [ranges[0][0], ranges[0][1] + 1]
+    for low, high in ranges:
+        if low > result[-1]:
+            result += (low, high + 1)
+        elif high >= result[-1]:
+            result[-1] = high + 1
+    return result
+
+
+def _intersect(left: list[int], right: list[int]) -> list[int]:
+    """Give the bounds of what is in both: look the fewer up in the more where they are few."""
+    if len(left) > len(right):
+        left, right = right, left
+    result: list[int] = []
+    few = len(left) * FEW_BOUNDS < len(right)
+    at = 0
+    for i in range(0, len(left), 2):
+        low, end = left[i], left[i + 1]
+        if few:
+            at = bisect_right(right, low) & ~1
+        while at < len(right) and right[at + 1] <= low:
+            at += 2
+        j = at
+        while j < len(right) and right[j] < end:
+            result += (max(low, right[j]), min(end, right[j + 1]))
+            j += 2
     return result

@@ -113,6 +113,17 @@ class Run:
             self.versions.get(own, 0),
         )
 
+    def find(self, selectors: Iterable[Selector]) -> set[int]:
+        """Give the positions of the last rows that touch what `selectors` name, or may touch it."""
+        names = {EVERYTHING}
+        for selector in selectors:
+            names.add(selector)
+            if selector[0] in {Kind.KEY, Kind.PREFIX}:
+                name = selector[1:]
+                names.update(b"p" + name[:length] for length in self.lengths if length <= len(name))
+        entries = (self.drops, self.stales)
+        return {known[name] for known in entries for name in names if name in known}
+
     def _entries(self, effect: Effect) -> dict[Selector, int]:
         return self.drops if effect is Effect.DROP else self.stales
 
@@ -174,6 +185,15 @@ class Ledger:
             drop, stale = found.drop or drop, found.stale or stale
             version = max(version, found.version)
         return Standing(drop, stale, version)
+
+    def find(self, selectors: Sequence[Selector]) -> list[int]:
+        """Give positions of rows that touch what one of `selectors` names, or may touch it, newest first.
+
+        Of each run those of the last drop and the last stale row of each selector that covers it. For
+        people: no verdict comes from it.
+        """
+        found = {position for run in self._runs for position in run.find(selectors)}
+        return sorted(found, reverse=True)
 
     def is_due(self, now: float) -> bool:
         """Tell whether the oldest run must be forgotten: there are too many entries, or it is too old."""

@@ -35,8 +35,8 @@ class OutLink:
     """The state of one link; the messages themselves are sent by somebody else."""
 
     __slots__ = (
-        "_bytes", "_messages", "_number", "_overdue", "_stripped", "_under_way", "_waiting", "is_armed",
-        "name", "round_trip", "urgent",
+        "_bytes", "_messages", "_number", "_overdue", "_stripped", "_under_way", "_waiting", "dropped",
+        "is_armed", "name", "round_trip", "sent", "urgent",
     )  # fmt: skip
 
     def __init__(self, name: str, *, urgent: bool) -> None:
@@ -44,6 +44,9 @@ class OutLink:
         self.urgent = urgent
         self.round_trip = 0.0
         """Smoothed, in seconds, from queued to acknowledged; 0 while nothing was."""
+        self.sent = 0
+        self.dropped = 0
+        """Parcels that found no room, or waited when the connection broke."""
         self.is_armed = False
         """Whether somebody will look for what is overdue."""
         self._number = 0
@@ -67,6 +70,13 @@ class OutLink:
         """Bytes that wait or are not acknowledged."""
         return self._bytes
 
+    def unacknowledged_age(self, now: float) -> float:
+        """Give for how many seconds the oldest parcel under way has been; 0 when there is none."""
+        for queue in (self._overdue, self._under_way):
+            if queue:
+                return now - queue[0].at
+        return 0.0
+
     @property
     def timeout(self) -> float:
         """Seconds from which on an unacknowledged parcel is overdue."""
@@ -85,6 +95,7 @@ class OutLink:
         """Queue a parcel; False when there is no room for it."""
         size = _size(parcel)
         if self._bytes + size > LINK_BYTES_MAX:
+            self.dropped += 1
             return False
         self._bytes += size
         self._number += 1
@@ -109,6 +120,7 @@ class OutLink:
                 self._under_way.append(queued)
         last = queued.number
         self._messages.append(last)
+        self.sent += len(parcels)
         return Parcels(self.urgent, last, tuple(parcels))
 
     def acknowledge(self, number: int, now: float) -> None:
@@ -151,6 +163,7 @@ class OutLink:
     def close(self) -> list[Parcel]:
         """Begin anew, because the connection broke; give what may not have been taken and has arcs left."""
         rest = [*self._under_way, *list(self._waiting)[self._stripped :]]
+        self.dropped += len(self._waiting)
         self._number = self._bytes = self._stripped = 0
         for queue in (self._waiting, self._under_way, self._overdue, self._messages):
             queue.clear()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from coherd.replication.ring import hash64
+from coherd.replication.ring import CIRCLE, RINGS, hash64
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,6 +33,8 @@ class Payload:
     wants_receipt: bool = False
     """Whether its origin waits to hear who has applied it."""
     data: bytes = b""
+    accepted_at: float = 0.0
+    """Running time of this host, in seconds, at which its youngest row was accepted at its origin."""
 
 
 class Arc(NamedTuple):
@@ -48,6 +50,18 @@ class Arc(NamedTuple):
         It still says on which ring's tree it is to tell that it has applied the payload.
         """
         return cls(ring, hash64(ring, name))
+
+
+def widest(name: str, arcs: tuple[Arc, ...]) -> tuple[Arc, ...]:
+    """Give of arcs that one member is handed the widest of each ring: it includes the others."""
+    if len(arcs) <= RINGS:
+        return arcs
+    best: dict[int, Arc] = {}
+    for arc in arcs:
+        begin, held = hash64(arc.ring, name), best.get(arc.ring)
+        if held is None or (arc.end - begin) % CIRCLE > (held.end - begin) % CIRCLE:
+            best[arc.ring] = arc
+    return tuple(best.values())
 
 
 class Parcel(NamedTuple):

@@ -9,11 +9,11 @@ Maintenance" (1987), §1.3, and Parker et al.'s version vectors (1983).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from coherd.model import Cause, Stream
-from coherd.replication.aging import Aging
+from coherd.replication.answers import NOTHING, Answer, answer
+from coherd.replication.gap import Gap
 from coherd.replication.intervals import Intervals
 from coherd.replication.retention import Floor
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from random import Random
 
-    from coherd.replication.vector import StreamState, Vector
+    from coherd.replication.vector import Vector
+
+__all__ = ["Adoption", "Answer", "Ask", "Repair", "answer"]
 
 HOLE_AGE_MIN = 0.150
 """Seconds: the parcel of a younger hole may be under way."""
@@ -37,43 +39,6 @@ RETRY_AFTER_MAX = 5.0
 """Longest time in seconds for which a member can say that it is busy."""
 TICK = 0.05
 """Seconds between two looks at open holes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a holder says of the asked numbers of one stream; from one snapshot."""
-
-    rows: Intervals
-    covers: Intervals
-    blank: Intervals
-    blank_age: float
-    """Seconds: what is blank was accepted at least so long ago."""
-    unknown: Intervals
-    retained: Intervals
-    """Everything of the stream that the holder still holds."""
-
-
-def answer(state: StreamState | None, asked: Intervals, now: float) -> Answer:
-    """Say what is known of `asked`."""
-    none = Intervals()
-    if state is None:
-        return Answer(none, none, none, 0.0, asked, none)
-    rows = asked & state.held
-    known = (asked & state.have) - rows
-    floor = state.floor
-    covers = known.above(floor.n)
-    return Answer(
-        rows,
-        covers,
-        known.up_to(floor.n),
-        max(0.0, floor.age(now)),
-        asked - state.have,
-        state.retained() if covers else none,
-    )
-
-
-NOTHING = Answer(Intervals(), Intervals(), Intervals(), 0.0, Intervals(), Intervals())
-"""What a holder says that does not speak of a stream."""
 
 
 class Ask(NamedTuple):
@@ -92,44 +57,6 @@ class Adoption(NamedTuple):
     floor: Floor | None
 
 
-class _Gap:
-    """What is open of one stream."""
-
-    __slots__ = ("ages", "claims", "denied", "unclaimed", "unknown", "waiting")
-
-    def __init__(self) -> None:
-        self.claims: dict[str, Intervals] = {}
-        """Per member the numbers that it says it has and that were missing then."""
-        self.unknown: dict[str, Intervals] = {}
-        """Per member the numbers that it answered unknown."""
-        self.denied: dict[str, Intervals] = {}
-        """Per member the numbers that it answered blank and too young, or did not answer."""
-        self.waiting: list[tuple[Intervals, Intervals]] = []
-        """Covers, and what must be in the vector before they may be."""
-        self.ages = Aging()
-        self.unclaimed = Aging()
-
-    def refused(self, member: str) -> Intervals:
-        return self.unknown.get(member, Intervals()) | self.denied.get(member, Intervals())
-
-    def deny(self, member: str, numbers: Intervals) -> None:
-        if numbers:
-            self.denied[member] = self.denied.get(member, Intervals()) | numbers
-
-    def covered(self) -> Intervals:
-        result = Intervals()
-        for covers, _ in self.waiting:
-            result.update(covers)
-        return result
-
-    def claimed(self, members: Collection[str]) -> Intervals:
-        result = Intervals()
-        for member, numbers in self.claims.items():
-            if member in members:
-                result.update(numbers)
-        return result
-
-
 class Repair:
     """Finds out what is missing, and decides from whom to fetch it and when to give up."""
 
@@ -139,16 +66,19 @@ class Repair:
         random: Random,
         horizon: Callable[[str, float], float],
         reset_jitter: float = 5.0,
+        replay_max: int = REPLAY_MAX,
     ) -> None:
         """`horizon(namespace, now)`: the age in seconds from which a forgotten row does not matter.
 
-        `reset_jitter`: seconds over which the resets of many hosts are spread.
+        `reset_jitter`: seconds over which the resets of many hosts are spread. `replay_max`: missing rows
+        of a namespace from which it is reset instead of replayed.
         """
+        self._replay_max = replay_max
         self._reset_jitter = reset_jitter
         self._vector = vector
         self._random = random
         self._horizon = horizon
-        self._gaps: dict[Stream, _Gap] = {}
+        self._gaps: dict[Stream, Gap] = {}
         self._flight: dict[str, Ask] = {}
         self._not_before: dict[str, float] = {}
         self._resets_due: dict[str, float] = {}
@@ -162,19 +92,23 @@ class Repair:
             state = self._vector.get(stream)
             missing = numbers - state.have if state else numbers
             if missing:
-                gap = self._gap(stream)
-                gap.claims[member] = missing
-                if unknown := gap.unknown.get(member):
-                    gap.unknown[member] = unknown - missing
+                self._gap(stream).claim(member, missing)
             elif stream in self._gaps:
-                self._gaps[stream].claims.pop(member, None)
+                self._gaps[stream].claim(member, missing)
+
+    def claim_more(self, member: str, claims: Iterable[tuple[Stream, Intervals]]) -> None:
+        """Note that `member` has this of each named stream, beside what it said before."""
+        for stream, numbers in claims:
+            state = self._vector.get(stream)
+            if missing := numbers - state.have if state else numbers:
+                self._gap(stream).claim_more(member, missing)
 
     def touch(self, stream: Stream) -> list[Adoption]:
         """Note that rows of `stream` arrived: new holes may show, waiting covers may be due."""
         gap = self._gaps.get(stream)
         if gap is None:
-            state = self._vector.state(stream)
-            if state.have.first > 1 or len(state.have) != state.have.last:
+            have = self._vector.state(stream).have
+            if have and have.first_missing(1, have.last):
                 self._gap(stream)
             return []
         return self._settle(stream, gap)
@@ -182,7 +116,7 @@ class Repair:
     def open(self, namespace: str | None = None) -> int:
         """Count the numbers that are missing, those included that wait for others."""
         return sum(
-            len(self._holes(stream, gap) | gap.covered())
+            gap.missing()
             for stream, gap in self._gaps.items()
             if namespace in {None, stream.namespace}
         )
@@ -201,6 +135,15 @@ class Repair:
             for stream, gap in self._gaps.items()
             if (numbers := gap.claims.get(member))
         )
+
+    def is_open(self, stream: Stream) -> bool:
+        """Tell whether something of a stream is missing, as far as is known."""
+        gap = self._gaps.get(stream)
+        return gap is not None and gap.missing() > 0
+
+    def drop(self, stream: Stream) -> None:
+        """Know nothing of a stream any more."""
+        self._gaps.pop(stream, None)
 
     @property
     def has_gaps(self) -> bool:
@@ -222,13 +165,15 @@ class Repair:
             if member not in self._flight and self._not_before.get(member, 0.0) <= now
         }
         for stream, gap in list(self._gaps.items()):
-            holes = self._holes(stream, gap)
-            if not holes and not gap.waiting:
+            if not gap.waiting and not gap.holes():
                 del self._gaps[stream]
                 continue
-            gap.ages.update(holes, now)
+            gap.grow_older(now)
+            members = self._candidates(stream, gap, room)
+            if not members:
+                continue
             ripe = gap.ages.older_than(HOLE_AGE_MIN, now) - self._in_flight(stream)
-            for member in self._candidates(stream, gap, room):
+            for member in members:
                 if not ripe:
                     break
                 part = self._askable(stream, gap, member, ripe).take(room[member])
@@ -243,14 +188,14 @@ class Repair:
             asks.append(ask)
         return asks
 
-    def _candidates(self, stream: Stream, gap: _Gap, room: Mapping[str, int]) -> list[str]:
+    def _candidates(self, stream: Stream, gap: Gap, room: Mapping[str, int]) -> list[str]:
         """Give the members worth asking, in random order so that a big gap is shared out."""
         members = [m for m in {*gap.claims, stream.origin.name} if room.get(m)]
         members.sort()
         self._random.shuffle(members)
         return members
 
-    def _askable(self, stream: Stream, gap: _Gap, member: str, ripe: Intervals) -> Intervals:
+    def _askable(self, stream: Stream, gap: Gap, member: str, ripe: Intervals) -> Intervals:
         """Give what to ask of `member`: what it claims, and of an origin everything of its own."""
         mine = ripe if member == stream.origin.name else ripe & gap.claims[member]
         return mine - gap.refused(member)
@@ -283,12 +228,11 @@ class Repair:
                 adoptions.append(
                     self._adopt(stream, blank, Floor(blank.last, now - reply.blank_age))
                 )
-            elif blank:
+            else:
                 gap.deny(ask.member, blank)
             # What it neither brought nor spoke of it will not bring next time either.
             gap.deny(ask.member, wanted - have - reply.covers - reply.blank - reply.unknown)
-            if unknown := (reply.unknown & wanted) - have:
-                gap.unknown[ask.member] = gap.unknown.get(ask.member, Intervals()) | unknown
+            gap.disown(ask.member, (reply.unknown & wanted) - have)
             adoptions += self._settle(stream, gap)
         return adoptions
 
@@ -298,27 +242,16 @@ class Repair:
             del self._flight[ask.member]
         self._not_before[ask.member] = now + min(retry_after, RETRY_AFTER_MAX)
 
-    def _take_covers(self, gap: _Gap, member: str, covers: Intervals, lacking: Intervals) -> None:
+    def _take_covers(self, gap: Gap, member: str, covers: Intervals, lacking: Intervals) -> None:
         """Let covers wait until everything that the holder retains is here, whoever brings it."""
         if covers:
-            gap.waiting.append((covers, lacking))
+            gap.wait(covers, lacking)
             if lacking:
-                gap.claims[member] = gap.claims.get(member, Intervals()) | lacking
+                gap.claim_more(member, lacking)
 
-    def _settle(self, stream: Stream, gap: _Gap) -> list[Adoption]:
-        have = self._vector.state(stream).have
-        adoptions = []
-        again = bool(gap.waiting)
-        while again:
-            again = False
-            for entry in list(gap.waiting):
-                covers, lacking = entry
-                if lacking <= have:
-                    gap.waiting.remove(entry)
-                    if new := covers - have:
-                        adoptions.append(self._adopt(stream, new, None))
-                    again = True
-        return adoptions
+    def _settle(self, stream: Stream, gap: Gap) -> list[Adoption]:
+        due = gap.take_due()
+        return [self._adopt(stream, due, None)] if due else []
 
     def _adopt(self, stream: Stream, numbers: Intervals, floor: Floor | None) -> Adoption:
         self._vector.adopt(stream, numbers, floor)
@@ -328,22 +261,19 @@ class Repair:
 
     def resets(self, now: float, reachable: Collection[str]) -> list[tuple[str, Cause]]:
         """Name the namespaces that must be reset now, each once, and why."""
+        members = frozenset(reachable)
         causes: dict[str, Cause] = {}
         missing: dict[str, int] = {}
         for stream, gap in self._gaps.items():
-            name = stream.namespace
-            holes = self._holes(stream, gap)
-            missing[name] = missing.get(name, 0) + len(holes)
-            if self._below_floor(stream, gap, holes, reachable):
+            name, origin = stream.namespace, stream.origin.name
+            missing[name] = missing.get(name, 0) + len(gap.holes())
+            if gap.below_floor(origin, members, REFUSALS_MAX):
                 causes[name] = Cause.BELOW_FLOOR
-            asked = gap.claimed(reachable)
-            if stream.origin.name in reachable:
-                asked = asked | (holes - gap.refused(stream.origin.name))
-            gap.unclaimed.update(holes - asked, now)
+            gap.give_up(origin, members, now)
             if gap.unclaimed.older_than(UNCLAIMED_AFTER, now):
                 causes.setdefault(name, Cause.UNCLAIMED)
         for name, count in missing.items():
-            if count > REPLAY_MAX:
+            if count > self._replay_max:
                 causes.setdefault(name, Cause.TOO_FAR_BEHIND)
         for name in causes:
             self._resets_due.setdefault(name, now + self._random.uniform(0.0, self._reset_jitter))
@@ -355,45 +285,13 @@ class Repair:
         adopted: dict[Stream, Intervals] = {}
         for stream in [s for s in self._gaps if s.namespace == namespace]:
             gap = self._gaps.pop(stream)
-            if numbers := self._holes(stream, gap) | gap.covered():
+            if numbers := gap.holes() | gap.waiting.covers():
                 adopted[stream] = numbers
         self._resets_due.pop(namespace, None)
         return adopted
 
-    def _below_floor(
-        self, stream: Stream, gap: _Gap, holes: Intervals, reachable: Collection[str]
-    ) -> Intervals:
-        """Give the holes that the origin and up to three holders were asked for in vain.
-
-        What nobody reachable claims is not among them: somebody may still tell of it.
-        """
-        once, twice, thrice = Intervals(), Intervals(), Intervals()
-        for member in gap.unknown.keys() | gap.denied.keys():
-            numbers = gap.refused(member)
-            thrice.update(twice & numbers)
-            twice.update(once & numbers)
-            once.update(numbers)
-        hopeful = Intervals()
-        for member, numbers in gap.claims.items():
-            if member in reachable:
-                hopeful.update(numbers - gap.refused(member))
-        lost = (holes & once & gap.claimed(reachable)) - (hopeful - thrice)
-        origin = stream.origin.name
-        return lost & gap.refused(origin) if origin in reachable else lost
-
-    # ------------------------------------------------------------------ bookkeeping
-
-    def _gap(self, stream: Stream) -> _Gap:
+    def _gap(self, stream: Stream) -> Gap:
         gap = self._gaps.get(stream)
         if gap is None:
-            gap = self._gaps[stream] = _Gap()
+            gap = self._gaps[stream] = Gap(self._vector.state(stream))
         return gap
-
-    def _holes(self, stream: Stream, gap: _Gap) -> Intervals:
-        """Give the numbers that are missing and do not merely wait for others."""
-        have = self._vector.state(stream).have
-        holes = have.holes()
-        for numbers in gap.claims.values():
-            holes.update(numbers)
-        holes = holes - have
-        return holes - gap.covered() if gap.waiting else holes

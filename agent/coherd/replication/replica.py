@@ -192,8 +192,10 @@ class Replica:
 
     def restore(self, arrival: Arrival) -> None:
         """Take in again what a journal remembers; its numbers are in the vector already."""
-        for low, high in arrival.batch.numbers:
-            self.vector.state(arrival.batch.stream).held.add(low, high)
+        state = self.vector.get(arrival.batch.stream)
+        if state is not None:  # else it was dropped since
+            for low, high in arrival.batch.numbers:
+                state.held.add(low, high)
         self.position = arrival.position - 1
         self._read_upto = max(self._read_upto, arrival.accepted_at)
         self._enter(arrival, self._read_upto)

@@ -86,10 +86,9 @@ class Replies:
             else:
                 self._counts["unasked"] += 1
 
-    def closed(self, name: str) -> None:
-        """Forget the links from a member: their connections broke."""
-        for urgent in (True, False):
-            self._links.pop((name, urgent), None)
+    def closed(self, key: LinkKey) -> None:
+        """Forget a link from a member: its connection broke."""
+        self._links.pop(key, None)
 
     def _grew(self, payload: int, rings: Iterable[int], now: float) -> None:
         if self._receipts.is_root(payload):

@@ -7,8 +7,8 @@
     messages()                         what to send now
     events()                           what happened
 
-Beside these the shell says what only it knows: `applied`, `closed`, `note_late`; whom there is says the
-`View` that both share.
+Beside these the shell says what only it knows: `applied`, `closed_in`, `closed_out`, `forget`, `note_late`;
+whom there is says the `View` that both share.
 
 A payload goes to the delegates of each arc (`ring`), those with most to reach first; urgent ones on both
 rings and over links of their own, all others on one ring. Whoever takes a parcel forwards it, says so within
@@ -41,6 +41,7 @@ from coherd.replication.parcels import (
     Parcel,
     Parcels,
     Reply,
+    widest,
 )
 from coherd.replication.replies import Replies
 from coherd.replication.ring import CIRCLE, RINGS, hash64
@@ -169,19 +170,27 @@ class Spread:
         """Note that this host has applied a payload: every handler and acknowledging watcher of it."""
         self._replies.applied(payload, now)
 
-    def closed(self, name: str, now: float) -> None:
-        """Note that the connection to a member broke: its links begin anew, its arcs go to others."""
-        self._replies.closed(name)
+    def closed_in(self, name: str, *, urgent: bool) -> None:
+        """Note that a link from a member ended: it is told nothing more over it."""
+        self._replies.closed((name, urgent))
+
+    def closed_out(self, name: str, now: float) -> None:
+        """Note that the links to a member broke, or do not open: its arcs go to others."""
         for urgent in (True, False):
-            link = self._out.get((name, urgent))
-            if link is None:
-                continue
-            for parcel in link.close():
-                self._counts["dropped"] += 1
-                self._redelegate(parcel, name, now)
-            if name not in self.view:
-                del self._out[name, urgent]
+            if link := self._out.get((name, urgent)):
+                for parcel in link.close():
+                    self._counts["dropped"] += 1
+                    self._redelegate(parcel, name, now)
+
+    def forget(self, name: str) -> None:
+        """Forget the links to a member that is gone for good."""
+        for urgent in (True, False):
+            if link := self._out.pop((name, urgent), None):
                 self._dirty.pop(link, None)
+
+    def link(self, name: str, *, urgent: bool) -> OutLink | None:
+        """Give what is known of the link to a member; None when it was never handed anything."""
+        return self._out.get((name, urgent))
 
     def note_late(self, now: float) -> None:
         """Note that this member is late: others may have answered long ago."""
@@ -269,7 +278,7 @@ class Spread:
                         parcels[silent] = (*parcels.get(silent, ()), alone)
             parcels[taker] = (*parcels.get(taker, ()), arc)
         for name, handed in parcels.items():
-            self._hand(name, Parcel(payload, handed), now)
+            self._hand(name, Parcel(payload, widest(name, handed)), now)
 
     def _forget(self, now: float) -> None:
         """Forget what was not forwarded for long, and what is too much."""

@@ -16,7 +16,7 @@ from coherd.replication.intervals import Intervals
 from coherd.replication.retention import Floor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from coherd.model import Range, Stream
 
@@ -33,7 +33,7 @@ def stream_hash(stream: Stream) -> bytes:
 class StreamState:
     """What one agent knows of one stream."""
 
-    __slots__ = ("_digest", "floor", "have", "held", "id")
+    __slots__ = ("_digest", "floor", "have", "held", "id", "is_retired", "version")
 
     def __init__(self, stream: Stream) -> None:
         self.id = stream_hash(stream)
@@ -42,6 +42,10 @@ class StreamState:
         self.held = Intervals()
         """The numbers whose rows can be served."""
         self.floor = Floor()
+        self.is_retired = False
+        """Whether it is not shown any more (`eras`): in no sum, and in no list of streams."""
+        self.version = 0
+        """Changes with `have`."""
         self._digest: int | None = None
 
     @property
@@ -62,6 +66,7 @@ class StreamState:
     def changed(self) -> None:
         """Note that `have` was changed."""
         self._digest = None
+        self.version += 1
 
     def retained(self) -> Intervals:
         """Give everything that is still held."""
@@ -73,6 +78,15 @@ class Vector:
 
     def __init__(self) -> None:
         self._namespaces: dict[str, dict[Stream, StreamState]] = {}
+        self._sums: dict[str, int] = {}
+        """Per namespace the sum of what `_summed` says."""
+        self._summed: dict[Stream, int] = {}
+        """The digests that are in the sums."""
+        self._unsummed: dict[str, set[Stream]] = {}
+        """Per namespace the streams that changed since."""
+        self._eras: dict[str, int] = {}
+        self.shown_again: set[str] = set()
+        """Namespaces with a retired stream that is shown again, until somebody stores that."""
 
     def __iter__(self) -> Iterator[tuple[Stream, StreamState]]:
         for streams in self._namespaces.values():
@@ -96,7 +110,15 @@ class Vector:
         state = streams.get(stream)
         if state is None:
             state = streams[stream] = StreamState(stream)
+            self._changed(stream, state)
         return state
+
+    def _changed(self, stream: Stream, state: StreamState) -> None:
+        if state.is_retired:  # there is something new of it
+            state.is_retired = False
+            self.shown_again.add(stream.namespace)
+        state.changed()
+        self._unsummed.setdefault(stream.namespace, set()).add(stream)
 
     def take_rows(self, stream: Stream, ranges: Sequence[Range]) -> tuple[Range, ...]:
         """Add numbers whose rows are at hand; give those that were new."""
@@ -106,7 +128,7 @@ class Vector:
             state.have.add(low, high)
             state.held.add(low, high)
         if new:
-            state.changed()
+            self._changed(stream, state)
         return new
 
     def adopt(self, stream: Stream, numbers: Intervals, floor: Floor | None) -> None:
@@ -115,7 +137,19 @@ class Vector:
         state.have.update(numbers)
         if floor is not None:
             state.floor = state.floor.raised(*floor)
-        state.changed()
+        self._changed(stream, state)
+
+    def retire(self, stream: Stream, *, retired: bool) -> None:
+        """Show a stream no more, or again."""
+        state = self.state(stream)
+        self._changed(stream, state)
+        state.is_retired = retired
+
+    def drop(self, stream: Stream) -> None:
+        """Know nothing of a stream any more."""
+        streams = self._namespaces.get(stream.namespace, {})
+        if streams.pop(stream, None) is not None:
+            self._unsummed.setdefault(stream.namespace, set()).add(stream)
 
     def compact(self, stream: Stream, ranges: Iterable[Range]) -> None:
         """Give up rows that are superseded by held ones of the same stream."""
@@ -125,23 +159,41 @@ class Vector:
 
     def forget(self, stream: Stream, ranges: Sequence[Range], accepted_at: float) -> None:
         """Give up rows for good: the floor rises to the highest, its age falls to the youngest's."""
-        state = self.state(stream)
+        state = self.get(stream)
+        if state is None:  # it was dropped
+            return
         for low, high in ranges:
             state.held.discard(low, high)
         if ranges:
             state.floor = state.floor.raised(ranges[-1][1], accepted_at)
 
-    def sum(self, namespaces: Iterable[str]) -> int:
-        """Give the sum (mod 2^64) of the digests of all streams of these namespaces."""
-        return (
-            sum(state.digest for name in namespaces for state in self.streams(name).values())
-            & _MASK
-        )
+    def set_era(self, namespace: str, era: int) -> None:
+        """Let the sum of a namespace tell its era, too: in different ones different streams are shown."""
+        text = f"{namespace}\0{era}".encode()
+        self._eras[namespace] = int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
 
-    def bucket_sums(self, namespaces: Iterable[str]) -> list[int]:
-        """Give the same sum per bucket."""
+    def sum(self, namespaces: Iterable[str]) -> int:
+        """Give the sum (mod 2^64) of the digests of all streams of these namespaces that are shown."""
+        return sum(map(self._sum, namespaces)) & _MASK
+
+    def _sum(self, namespace: str) -> int:
+        changed = self._unsummed.pop(namespace, None)
+        if changed:
+            total = self._sums.get(namespace, 0)
+            for stream in changed:
+                state = self.get(stream)
+                digest = 0 if state is None or state.is_retired else state.digest
+                total += digest - self._summed.pop(stream, 0)
+                if digest:
+                    self._summed[stream] = digest
+            self._sums[namespace] = total
+        return self._sums.get(namespace, 0) + self._eras.get(namespace, 0)
+
+    def bucket_sums(self, namespaces: Iterable[str], whole: Collection[str] = ()) -> list[int]:
+        """Give the sum per bucket, without eras; in the namespaces of `whole` over all streams."""
         sums = [0] * BUCKETS
         for name in namespaces:
             for state in self.streams(name).values():
-                sums[state.bucket] = (sums[state.bucket] + state.digest) & _MASK
+                if not state.is_retired or name in whole:
+                    sums[state.bucket] = (sums[state.bucket] + state.digest) & _MASK
         return sums

@@ -225,7 +225,10 @@ class SpreadWorld:
             view.remove(gone.name)
         for node in self.nodes:
             if node.is_up:
-                node.core.closed(gone.name, self.now)
+                for urgent in (True, False):
+                    node.core.closed_in(gone.name, urgent=urgent)
+                node.core.closed_out(gone.name, self.now)
+                node.core.forget(gone.name)
                 node.mender.gone(gone.name)
                 self._settle(node)
 

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from coherd.v1 import types_pb2 as coherd_dot_v1_dot_types__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63oherd/v1/admin_service.proto\x12\tcoherd.v1\x1a\x15\x63oherd/v1/types.proto\"\x12\n\x10GetStatusRequest\"\x8c\x03\n\x11GetStatusResponse\x12\x1d\n\x02me\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Member\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x0f\n\x07reasons\x18\x04 \x03(\t\x12\x10\n\x08uptime_s\x18\x05 \x01(\x01\x12.\n\nnamespaces\x18\x06 \x03(\x0b\x32\x1a.coherd.v1.NamespaceStatus\x12*\n\x08handlers\x18\x07 \x03(\x0b\x32\x18.coherd.v1.HandlerStatus\x12*\n\x08watchers\x18\x08 \x03(\x0b\x32\x18.coherd.v1.WatcherStatus\x12$\n\x05links\x18\t \x03(\x0b\x32\x15.coherd.v1.LinkStatus\x12)\n\x07journal\x18\n \x01(\x0b\x32\x18.coherd.v1.JournalStatus\x12\x15\n\rmembers_alive\x18\x0b \x01(\r\x12\x15\n\rmembers_known\x18\x0c \x01(\r\x12\x0e\n\x06\x63ursor\x18\r \x01(\t\"\xf3\x02\n\x0fNamespaceStatus\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x04\x12\x10\n\x08received\x18\x03 \x01(\x04\x12\x10\n\x08repaired\x18\x04 \x01(\x04\x12\x11\n\tgaps_open\x18\x05 \x01(\x04\x12\x11\n\tgap_age_s\x18\x06 \x01(\x01\x12\x36\n\x06resets\x18\x07 \x03(\x0b\x32&.coherd.v1.NamespaceStatus.ResetsEntry\x12\x0f\n\x07streams\x18\x08 \x01(\r\x12\x12\n\nremembered\x18\t \x01(\x04\x12\x11\n\tforgotten\x18\n \x01(\x04\x12\x18\n\x0b\x66loor_age_s\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12(\n\nlast_reset\x18\x0c \x01(\x0b\x32\x14.coherd.v1.LastReset\x1a-\n\x0bResetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0e\n\x0c_floor_age_s\":\n\tLastReset\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\r\n\x05\x61ge_s\x18\x02 \x01(\x01\x12\x0f\n\x07missing\x18\x03 \x01(\x04\"\x93\x01\n\rHandlerStatus\x12\r\n\x05label\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0b\n\x03lag\x18\x05 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x06 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x07 \x01(\x04\x12\x0e\n\x06resets\x18\x08 \x01(\x04\"T\n\rWatcherStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nnamespaces\x18\x02 \x03(\t\x12\x14\n\x0c\x61\x63knowledges\x18\x03 \x01(\x08\x12\x0b\n\x03lag\x18\x04 \x01(\x04\"l\n\nLinkStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05lanes\x18\x02 \x01(\t\x12\x0c\n\x04open\x18\x03 \x01(\x08\x12\x14\n\x0cqueued_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04sent\x18\x05 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x06 \x01(\x04\"\xa6\x01\n\rJournalStatus\x12)\n\ndurability\x18\x01 \x01(\x0e\x32\x15.coherd.v1.Durability\x12\x0f\n\x07\x63ommits\x18\x02 \x01(\x04\x12\x14\n\x0cqueued_bytes\x18\x03 \x01(\x04\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x64\x61mages\x18\x06 \x03(\t\x12\x0f\n\x07healing\x18\x07 \x01(\x08\"\x14\n\x12ListMembersRequest\"9\n\x13ListMembersResponse\x12\"\n\x07members\x18\x01 \x03(\x0b\x32\x11.coherd.v1.Member\"\x11\n\x0f\x44iagnoseRequest\"8\n\x10\x44iagnoseResponse\x12$\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x12.coherd.v1.Finding\"m\n\x07\x46inding\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12%\n\x08severity\x18\x03 \x01(\x0e\x32\x13.coherd.v1.Severity\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0e\n\x06remedy\x18\x05 \x01(\t\"\x1c\n\x0bJoinRequest\x12\r\n\x05seeds\x18\x01 \x03(\t\"K\n\x0cJoinResponse\x12$\n\x05seeds\x18\x01 \x03(\x0b\x32\x15.coherd.v1.JoinedSeed\x12\x15\n\rmembers_known\x18\x02 \x01(\r\"7\n\nJoinedSeed\x12\x0c\n\x04seed\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x1d\n\rForgetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x0e\x46orgetResponse\x12!\n\x06member\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Member\"\x0e\n\x0cLeaveRequest\"-\n\rLeaveResponse\x12\x0c\n\x04told\x18\x01 \x03(\t\x12\x0e\n\x06missed\x18\x02 \x03(\t*_\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSEVERITY_OK\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x12\n\x0eSEVERITY_ERROR\x10\x03\x32\x9d\x03\n\x0c\x41\x64minService\x12\x46\n\tGetStatus\x12\x1b.coherd.v1.GetStatusRequest\x1a\x1c.coherd.v1.GetStatusResponse\x12L\n\x0bListMembers\x12\x1d.coherd.v1.ListMembersRequest\x1a\x1e.coherd.v1.ListMembersResponse\x12\x43\n\x08\x44iagnose\x12\x1a.coherd.v1.DiagnoseRequest\x1a\x1b.coherd.v1.DiagnoseResponse\x12\x37\n\x04Join\x12\x16.coherd.v1.JoinRequest\x1a\x17.coherd.v1.JoinResponse\x12=\n\x06\x46orget\x12\x18.coherd.v1.ForgetRequest\x1a\x19.coherd.v1.ForgetResponse\x12:\n\x05Leave\x12\x17.coherd.v1.LeaveRequest\x1a\x18.coherd.v1.LeaveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63oherd/v1/admin_service.proto\x12\tcoherd.v1\x1a\x15\x63oherd/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\x12\n\x10GetStatusRequest\"\x8c\x03\n\x11GetStatusResponse\x12\x1d\n\x02me\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Member\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x0f\n\x07reasons\x18\x04 \x03(\t\x12\x10\n\x08uptime_s\x18\x05 \x01(\x01\x12.\n\nnamespaces\x18\x06 \x03(\x0b\x32\x1a.coherd.v1.NamespaceStatus\x12*\n\x08handlers\x18\x07 \x03(\x0b\x32\x18.coherd.v1.HandlerStatus\x12*\n\x08watchers\x18\x08 \x03(\x0b\x32\x18.coherd.v1.WatcherStatus\x12$\n\x05links\x18\t \x03(\x0b\x32\x15.coherd.v1.LinkStatus\x12)\n\x07journal\x18\n \x01(\x0b\x32\x18.coherd.v1.JournalStatus\x12\x15\n\rmembers_alive\x18\x0b \x01(\r\x12\x15\n\rmembers_known\x18\x0c \x01(\r\x12\x0e\n\x06\x63ursor\x18\r \x01(\t\"\xf3\x02\n\x0fNamespaceStatus\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x04\x12\x10\n\x08received\x18\x03 \x01(\x04\x12\x10\n\x08repaired\x18\x04 \x01(\x04\x12\x11\n\tgaps_open\x18\x05 \x01(\x04\x12\x11\n\tgap_age_s\x18\x06 \x01(\x01\x12\x36\n\x06resets\x18\x07 \x03(\x0b\x32&.coherd.v1.NamespaceStatus.ResetsEntry\x12\x0f\n\x07streams\x18\x08 \x01(\r\x12\x12\n\nremembered\x18\t \x01(\x04\x12\x11\n\tforgotten\x18\n \x01(\x04\x12\x18\n\x0b\x66loor_age_s\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12(\n\nlast_reset\x18\x0c \x01(\x0b\x32\x14.coherd.v1.LastReset\x1a-\n\x0bResetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0e\n\x0c_floor_age_s\":\n\tLastReset\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\r\n\x05\x61ge_s\x18\x02 \x01(\x01\x12\x0f\n\x07missing\x18\x03 \x01(\x04\"\x93\x01\n\rHandlerStatus\x12\r\n\x05label\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0b\n\x03lag\x18\x05 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x06 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x07 \x01(\x04\x12\x0e\n\x06resets\x18\x08 \x01(\x04\"T\n\rWatcherStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nnamespaces\x18\x02 \x03(\t\x12\x14\n\x0c\x61\x63knowledges\x18\x03 \x01(\x08\x12\x0b\n\x03lag\x18\x04 \x01(\x04\"l\n\nLinkStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05lanes\x18\x02 \x01(\t\x12\x0c\n\x04open\x18\x03 \x01(\x08\x12\x14\n\x0cqueued_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04sent\x18\x05 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x06 \x01(\x04\"\xa6\x01\n\rJournalStatus\x12)\n\ndurability\x18\x01 \x01(\x0e\x32\x15.coherd.v1.Durability\x12\x0f\n\x07\x63ommits\x18\x02 \x01(\x04\x12\x14\n\x0cqueued_bytes\x18\x03 \x01(\x04\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x64\x61mages\x18\x06 \x03(\t\x12\x0f\n\x07healing\x18\x07 \x01(\x08\"\x14\n\x12ListMembersRequest\"9\n\x13ListMembersResponse\x12\"\n\x07members\x18\x01 \x03(\x0b\x32\x11.coherd.v1.Member\"\x11\n\x0f\x44iagnoseRequest\"8\n\x10\x44iagnoseResponse\x12$\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x12.coherd.v1.Finding\"m\n\x07\x46inding\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12%\n\x08severity\x18\x03 \x01(\x0e\x32\x13.coherd.v1.Severity\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0e\n\x06remedy\x18\x05 \x01(\t\"\x1c\n\x0bJoinRequest\x12\r\n\x05seeds\x18\x01 \x03(\t\"K\n\x0cJoinResponse\x12$\n\x05seeds\x18\x01 \x03(\x0b\x32\x15.coherd.v1.JoinedSeed\x12\x15\n\rmembers_known\x18\x02 \x01(\r\"7\n\nJoinedSeed\x12\x0c\n\x04seed\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x1d\n\rForgetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x0e\x46orgetResponse\x12!\n\x06member\x18\x01 \x01(\x0b\x32\x11.coherd.v1.Member\"\x0e\n\x0cLeaveRequest\"-\n\rLeaveResponse\x12\x0c\n\x04told\x18\x01 \x03(\t\x12\x0e\n\x06missed\x18\x02 \x03(\t\"\x8c\x01\n\x0fTraceKeyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x0c\n\x04tags\x18\x03 \x03(\x0c\x12\x10\n\x08prefixes\x18\x04 \x03(\x0c\x12\x0c\n\x04rows\x18\x05 \x01(\r\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x10TraceKeyResponse\x12#\n\x05hosts\x18\x01 \x03(\x0b\x32\x14.coherd.v1.HostTrace\"\xb2\x02\n\tHostTrace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.coherd.v1.MemberState\x12\x14\n\x0cstate_age_ms\x18\x03 \x01(\x04\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x12\n\nstarted_us\x18\x05 \x01(\x04\x12\x10\n\x08since_us\x18\x06 \x01(\x04\x12\"\n\x04rows\x18\x07 \x03(\x0b\x32\x14.coherd.v1.TracedRow\x12 \n\x13\x63lock_offset_min_us\x18\x08 \x01(\x12H\x00\x88\x01\x01\x12 \n\x13\x63lock_offset_max_us\x18\t \x01(\x12H\x01\x88\x01\x01\x12\r\n\x05holds\x18\n \x01(\x08\x42\x16\n\x14_clock_offset_min_usB\x16\n\x14_clock_offset_max_us*_\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSEVERITY_OK\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x12\n\x0eSEVERITY_ERROR\x10\x03\x32\xe2\x03\n\x0c\x41\x64minService\x12\x46\n\tGetStatus\x12\x1b.coherd.v1.GetStatusRequest\x1a\x1c.coherd.v1.GetStatusResponse\x12L\n\x0bListMembers\x12\x1d.coherd.v1.ListMembersRequest\x1a\x1e.coherd.v1.ListMembersResponse\x12\x43\n\x08\x44iagnose\x12\x1a.coherd.v1.DiagnoseRequest\x1a\x1b.coherd.v1.DiagnoseResponse\x12\x37\n\x04Join\x12\x16.coherd.v1.JoinRequest\x1a\x17.coherd.v1.JoinResponse\x12=\n\x06\x46orget\x12\x18.coherd.v1.ForgetRequest\x1a\x19.coherd.v1.ForgetResponse\x12:\n\x05Leave\x12\x17.coherd.v1.LeaveRequest\x1a\x18.coherd.v1.LeaveResponse\x12\x43\n\x08TraceKey\x12\x1a.coherd.v1.TraceKeyRequest\x1a\x1b.coherd.v1.TraceKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,50 +35,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NAMESPACESTATUS_RESETSENTRY']._loaded_options = None
   _globals['_NAMESPACESTATUS_RESETSENTRY']._serialized_options = b'8\001'
-  _globals['_SEVERITY']._serialized_start=2015
-  _globals['_SEVERITY']._serialized_end=2110
-  _globals['_GETSTATUSREQUEST']._serialized_start=67
-  _globals['_GETSTATUSREQUEST']._serialized_end=85
-  _globals['_GETSTATUSRESPONSE']._serialized_start=88
-  _globals['_GETSTATUSRESPONSE']._serialized_end=484
-  _globals['_NAMESPACESTATUS']._serialized_start=487
-  _globals['_NAMESPACESTATUS']._serialized_end=858
-  _globals['_NAMESPACESTATUS_RESETSENTRY']._serialized_start=797
-  _globals['_NAMESPACESTATUS_RESETSENTRY']._serialized_end=842
-  _globals['_LASTRESET']._serialized_start=860
-  _globals['_LASTRESET']._serialized_end=918
-  _globals['_HANDLERSTATUS']._serialized_start=921
-  _globals['_HANDLERSTATUS']._serialized_end=1068
-  _globals['_WATCHERSTATUS']._serialized_start=1070
-  _globals['_WATCHERSTATUS']._serialized_end=1154
-  _globals['_LINKSTATUS']._serialized_start=1156
-  _globals['_LINKSTATUS']._serialized_end=1264
-  _globals['_JOURNALSTATUS']._serialized_start=1267
-  _globals['_JOURNALSTATUS']._serialized_end=1433
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=1435
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=1455
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1457
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1514
-  _globals['_DIAGNOSEREQUEST']._serialized_start=1516
-  _globals['_DIAGNOSEREQUEST']._serialized_end=1533
-  _globals['_DIAGNOSERESPONSE']._serialized_start=1535
-  _globals['_DIAGNOSERESPONSE']._serialized_end=1591
-  _globals['_FINDING']._serialized_start=1593
-  _globals['_FINDING']._serialized_end=1702
-  _globals['_JOINREQUEST']._serialized_start=1704
-  _globals['_JOINREQUEST']._serialized_end=1732
-  _globals['_JOINRESPONSE']._serialized_start=1734
-  _globals['_JOINRESPONSE']._serialized_end=1809
-  _globals['_JOINEDSEED']._serialized_start=1811
-  _globals['_JOINEDSEED']._serialized_end=1866
-  _globals['_FORGETREQUEST']._serialized_start=1868
-  _globals['_FORGETREQUEST']._serialized_end=1897
-  _globals['_FORGETRESPONSE']._serialized_start=1899
-  _globals['_FORGETRESPONSE']._serialized_end=1950
-  _globals['_LEAVEREQUEST']._serialized_start=1952
-  _globals['_LEAVEREQUEST']._serialized_end=1966
-  _globals['_LEAVERESPONSE']._serialized_start=1968
-  _globals['_LEAVERESPONSE']._serialized_end=2013
-  _globals['_ADMINSERVICE']._serialized_start=2113
-  _globals['_ADMINSERVICE']._serialized_end=2526
+  _globals['_SEVERITY']._serialized_start=2556
+  _globals['_SEVERITY']._serialized_end=2651
+  _globals['_GETSTATUSREQUEST']._serialized_start=99
+  _globals['_GETSTATUSREQUEST']._serialized_end=117
+  _globals['_GETSTATUSRESPONSE']._serialized_start=120
+  _globals['_GETSTATUSRESPONSE']._serialized_end=516
+  _globals['_NAMESPACESTATUS']._serialized_start=519
+  _globals['_NAMESPACESTATUS']._serialized_end=890
+  _globals['_NAMESPACESTATUS_RESETSENTRY']._serialized_start=829
+  _globals['_NAMESPACESTATUS_RESETSENTRY']._serialized_end=874
+  _globals['_LASTRESET']._serialized_start=892
+  _globals['_LASTRESET']._serialized_end=950
+  _globals['_HANDLERSTATUS']._serialized_start=953
+  _globals['_HANDLERSTATUS']._serialized_end=1100
+  _globals['_WATCHERSTATUS']._serialized_start=1102
+  _globals['_WATCHERSTATUS']._serialized_end=1186
+  _globals['_LINKSTATUS']._serialized_start=1188
+  _globals['_LINKSTATUS']._serialized_end=1296
+  _globals['_JOURNALSTATUS']._serialized_start=1299
+  _globals['_JOURNALSTATUS']._serialized_end=1465
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1467
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=1487
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1489
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1546
+  _globals['_DIAGNOSEREQUEST']._serialized_start=1548
+  _globals['_DIAGNOSEREQUEST']._serialized_end=1565
+  _globals['_DIAGNOSERESPONSE']._serialized_start=1567
+  _globals['_DIAGNOSERESPONSE']._serialized_end=1623
+  _globals['_FINDING']._serialized_start=1625
+  _globals['_FINDING']._serialized_end=1734
+  _globals['_JOINREQUEST']._serialized_start=1736
+  _globals['_JOINREQUEST']._serialized_end=1764
+  _globals['_JOINRESPONSE']._serialized_start=1766
+  _globals['_JOINRESPONSE']._serialized_end=1841
+  _globals['_JOINEDSEED']._serialized_start=1843
+  _globals['_JOINEDSEED']._serialized_end=1898
+  _globals['_FORGETREQUEST']._serialized_start=1900
+  _globals['_FORGETREQUEST']._serialized_end=1929
+  _globals['_FORGETRESPONSE']._serialized_start=1931
+  _globals['_FORGETRESPONSE']._serialized_end=1982
+  _globals['_LEAVEREQUEST']._serialized_start=1984
+  _globals['_LEAVEREQUEST']._serialized_end=1998
+  _globals['_LEAVERESPONSE']._serialized_start=2000
+  _globals['_LEAVERESPONSE']._serialized_end=2045
+  _globals['_TRACEKEYREQUEST']._serialized_start=2048
+  _globals['_TRACEKEYREQUEST']._serialized_end=2188
+  _globals['_TRACEKEYRESPONSE']._serialized_start=2190
+  _globals['_TRACEKEYRESPONSE']._serialized_end=2245
+  _globals['_HOSTTRACE']._serialized_start=2248
+  _globals['_HOSTTRACE']._serialized_end=2554
+  _globals['_ADMINSERVICE']._serialized_start=2654
+  _globals['_ADMINSERVICE']._serialized_end=3136
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ The wire contract of coherd."""
 from coherd.v1 import types_pb2 as _types_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -741,3 +742,146 @@ class LeaveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaveResponse: _TypeAlias = LeaveResponse  # noqa: Y015
+
+@_typing.final
+class TraceKeyRequest(_message.Message):
+    """Which copies; with nothing named, the rows of the whole namespace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    PREFIXES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Whose copies."""
+    rows: _builtins.int
+    """How many rows at most, the newest first; default 5, at most 100."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Keys."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Tags."""
+
+    @_builtins.property
+    def prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Prefixes."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Longest wait for the other hosts; default 2 s, at most 1 h."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        tags: _abc.Iterable[_builtins.bytes] | None = ...,
+        prefixes: _abc.Iterable[_builtins.bytes] | None = ...,
+        rows: _builtins.int = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "namespace", b"namespace", "prefixes", b"prefixes", "rows", b"rows", "tags", b"tags", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceKeyRequest: _TypeAlias = TraceKeyRequest  # noqa: Y015
+
+@_typing.final
+class TraceKeyResponse(_message.Message):
+    """What each host says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostTrace]:
+        """The hosts that hold the namespace; the asked one first, also where it does not."""
+
+    def __init__(
+        self,
+        *,
+        hosts: _abc.Iterable[Global___HostTrace] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceKeyResponse: _TypeAlias = TraceKeyResponse  # noqa: Y015
+
+@_typing.final
+class HostTrace(_message.Message):
+    """What one host says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_AGE_MS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    STARTED_US_FIELD_NUMBER: _builtins.int
+    SINCE_US_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    CLOCK_OFFSET_MIN_US_FIELD_NUMBER: _builtins.int
+    CLOCK_OFFSET_MAX_US_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The agent's name."""
+    state: _types_pb2.MemberState.ValueType
+    """How it is seen from here."""
+    state_age_ms: _builtins.int
+    """Since when, in milliseconds of the asked agent's running time."""
+    error: _builtins.str
+    """Why it did not answer; empty when it did."""
+    started_us: _builtins.int
+    """When it started, by its wall clock, in microseconds since 1970."""
+    since_us: _builtins.int
+    """Since when it remembers arrivals: what has no time came before that."""
+    clock_offset_min_us: _builtins.int
+    """How far its wall clock is ahead of the asked agent's, at least, in microseconds; not set while
+    unknown.
+    """
+    clock_offset_max_us: _builtins.int
+    """How far it is ahead at most."""
+    holds: _builtins.bool
+    """True when it holds the namespace, so that it should have the rows."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TracedRow]:
+        """The rows that it has. A row that others have and this host lacks has not come there, if it answered."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: _types_pb2.MemberState.ValueType = ...,
+        state_age_ms: _builtins.int = ...,
+        error: _builtins.str = ...,
+        started_us: _builtins.int = ...,
+        since_us: _builtins.int = ...,
+        rows: _abc.Iterable[_types_pb2.TracedRow] | None = ...,
+        clock_offset_min_us: _builtins.int | None = ...,
+        clock_offset_max_us: _builtins.int | None = ...,
+        holds: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_offset_max_us", b"_clock_offset_max_us", "_clock_offset_min_us", b"_clock_offset_min_us", "clock_offset_max_us", b"clock_offset_max_us", "clock_offset_min_us", b"clock_offset_min_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_offset_max_us", b"_clock_offset_max_us", "_clock_offset_min_us", b"_clock_offset_min_us", "clock_offset_max_us", b"clock_offset_max_us", "clock_offset_min_us", b"clock_offset_min_us", "error", b"error", "holds", b"holds", "name", b"name", "rows", b"rows", "since_us", b"since_us", "started_us", b"started_us", "state", b"state", "state_age_ms", b"state_age_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clock_offset_max_us: _TypeAlias = _typing.Literal["clock_offset_max_us"]  # noqa: Y015
+    _WhichOneofArgType__clock_offset_max_us: _TypeAlias = _typing.Literal["_clock_offset_max_us", b"_clock_offset_max_us"]  # noqa: Y015
+    _WhichOneofReturnType__clock_offset_min_us: _TypeAlias = _typing.Literal["clock_offset_min_us"]  # noqa: Y015
+    _WhichOneofArgType__clock_offset_min_us: _TypeAlias = _typing.Literal["_clock_offset_min_us", b"_clock_offset_min_us"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_offset_max_us) -> _WhichOneofReturnType__clock_offset_max_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_offset_min_us) -> _WhichOneofReturnType__clock_offset_min_us | None: ...
+
+Global___HostTrace: _TypeAlias = HostTrace  # noqa: Y015

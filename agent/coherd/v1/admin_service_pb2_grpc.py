@@ -65,6 +65,11 @@ class AdminServiceStub(object):
                 request_serializer=coherd_dot_v1_dot_admin__service__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=coherd_dot_v1_dot_admin__service__pb2.LeaveResponse.FromString,
                 _registered_method=True)
+        self.TraceKey = channel.unary_unary(
+                '/coherd.v1.AdminService/TraceKey',
+                request_serializer=coherd_dot_v1_dot_admin__service__pb2.TraceKeyRequest.SerializeToString,
+                response_deserializer=coherd_dot_v1_dot_admin__service__pb2.TraceKeyResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -113,6 +118,13 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TraceKey(self, request, context):
+        """Ask every host when and how the last rows that touch a copy came there, and who has applied them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=coherd_dot_v1_dot_admin__service__pb2.LeaveRequest.FromString,
                     response_serializer=coherd_dot_v1_dot_admin__service__pb2.LeaveResponse.SerializeToString,
+            ),
+            'TraceKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.TraceKey,
+                    request_deserializer=coherd_dot_v1_dot_admin__service__pb2.TraceKeyRequest.FromString,
+                    response_serializer=coherd_dot_v1_dot_admin__service__pb2.TraceKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class AdminService(object):
             '/coherd.v1.AdminService/Leave',
             coherd_dot_v1_dot_admin__service__pb2.LeaveRequest.SerializeToString,
             coherd_dot_v1_dot_admin__service__pb2.LeaveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TraceKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coherd.v1.AdminService/TraceKey',
+            coherd_dot_v1_dot_admin__service__pb2.TraceKeyRequest.SerializeToString,
+            coherd_dot_v1_dot_admin__service__pb2.TraceKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

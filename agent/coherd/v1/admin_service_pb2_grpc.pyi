@@ -45,6 +45,8 @@ class AdminServiceStub:
     """Strike an agent that will not come back from every roster: receipts stop waiting for it."""
     Leave: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.LeaveRequest, _admin_service_pb2.LeaveResponse]
     """Take this agent out of the cluster for good, and stop it."""
+    TraceKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.TraceKeyRequest, _admin_service_pb2.TraceKeyResponse]
+    """Ask every host when and how the last rows that touch a copy came there, and who has applied them."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -63,6 +65,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Strike an agent that will not come back from every roster: receipts stop waiting for it."""
     Leave: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.LeaveRequest, _admin_service_pb2.LeaveResponse]  # type: ignore[assignment]
     """Take this agent out of the cluster for good, and stop it."""
+    TraceKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.TraceKeyRequest, _admin_service_pb2.TraceKeyResponse]  # type: ignore[assignment]
+    """Ask every host when and how the last rows that touch a copy came there, and who has applied them."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What operators ask of an agent."""
@@ -114,5 +118,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.LeaveResponse, _abc.Awaitable[_admin_service_pb2.LeaveResponse]]:
         """Take this agent out of the cluster for good, and stop it."""
+
+    @_abc_1.abstractmethod
+    def TraceKey(
+        self,
+        request: _admin_service_pb2.TraceKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.TraceKeyResponse, _abc.Awaitable[_admin_service_pb2.TraceKeyResponse]]:
+        """Ask every host when and how the last rows that touch a copy came there, and who has applied them."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

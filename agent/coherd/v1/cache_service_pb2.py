@@ -26,15 +26,15 @@ from coherd.v1 import types_pb2 as coherd_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63oherd/v1/cache_service.proto\x12\tcoherd.v1\x1a\x15\x63oherd/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa8\x02\n\x11InvalidateRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x0c\n\x04tags\x18\x03 \x03(\x0c\x12\x10\n\x08prefixes\x18\x04 \x03(\x0c\x12\x12\n\neverything\x18\x05 \x01(\x08\x12\x1d\n\x04lane\x18\x06 \x01(\x0e\x32\x0f.coherd.v1.Lane\x12!\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x11.coherd.v1.Effect\x12\x10\n\x08versions\x18\x08 \x03(\x04\x12\x1d\n\x04wait\x18\t \x01(\x0e\x32\x0f.coherd.v1.Wait\x12\x0f\n\x07members\x18\n \x01(\r\x12*\n\x07timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x0c \x01(\t\"9\n\x12InvalidateResponse\x12#\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.coherd.v1.Receipt\"\xab\x01\n\x07Receipt\x12\x1d\n\x04\x64ots\x18\x01 \x03(\x0b\x32\x0f.coherd.v1.Dots\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0f\n\x07\x61pplied\x18\x03 \x03(\t\x12#\n\x07missing\x18\x04 \x03(\x0b\x32\x12.coherd.v1.Missing\x12)\n\ndurability\x18\x05 \x01(\x0e\x32\x15.coherd.v1.Durability\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\t\">\n\x07Missing\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.coherd.v1.MemberState\"^\n\x11GetReceiptRequest\x12\x1d\n\x04\x64ots\x18\x01 \x03(\x0b\x32\x0f.coherd.v1.Dots\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"9\n\x12GetReceiptResponse\x12#\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.coherd.v1.Receipt\"H\n\x0cWatchRequest\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x14.coherd.v1.WatchOpen\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x01(\t\"S\n\tWatchOpen\x12\x12\n\nnamespaces\x18\x01 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x63knowledges\x18\x03 \x01(\x08\x12\x0c\n\x04name\x18\x04 \x01(\t\"C\n\rWatchResponse\x12\"\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x11.coherd.v1.Change\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\xcd\x01\n\x06\x43hange\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x0c\n\x04tags\x18\x03 \x03(\x0c\x12\x10\n\x08prefixes\x18\x04 \x03(\x0c\x12\x12\n\neverything\x18\x05 \x01(\x08\x12!\n\x06\x65\x66\x66\x65\x63t\x18\x06 \x01(\x0e\x32\x11.coherd.v1.Effect\x12\x1d\n\x04\x64ots\x18\x07 \x03(\x0b\x32\x0f.coherd.v1.Dots\x12\r\n\x05stamp\x18\x08 \x01(\x04\x12\r\n\x05\x63\x61use\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t*b\n\x04Wait\x12\x14\n\x10WAIT_UNSPECIFIED\x10\x00\x12\x11\n\rWAIT_ACCEPTED\x10\x01\x12\x0e\n\nWAIT_LOCAL\x10\x02\x12\x0f\n\x0bWAIT_REGION\x10\x03\x12\x10\n\x0cWAIT_MEMBERS\x10\x04\x32\xe4\x01\n\x0c\x43\x61\x63heService\x12I\n\nInvalidate\x12\x1c.coherd.v1.InvalidateRequest\x1a\x1d.coherd.v1.InvalidateResponse\x12>\n\x05Watch\x12\x17.coherd.v1.WatchRequest\x1a\x18.coherd.v1.WatchResponse(\x01\x30\x01\x12I\n\nGetReceipt\x12\x1c.coherd.v1.GetReceiptRequest\x1a\x1d.coherd.v1.GetReceiptResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63oherd/v1/cache_service.proto\x12\tcoherd.v1\x1a\x15\x63oherd/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa8\x02\n\x11InvalidateRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x0c\n\x04tags\x18\x03 \x03(\x0c\x12\x10\n\x08prefixes\x18\x04 \x03(\x0c\x12\x12\n\neverything\x18\x05 \x01(\x08\x12\x1d\n\x04lane\x18\x06 \x01(\x0e\x32\x0f.coherd.v1.Lane\x12!\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x11.coherd.v1.Effect\x12\x10\n\x08versions\x18\x08 \x03(\x04\x12\x1d\n\x04wait\x18\t \x01(\x0e\x32\x0f.coherd.v1.Wait\x12\x0f\n\x07members\x18\n \x01(\r\x12*\n\x07timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x0c \x01(\t\"9\n\x12InvalidateResponse\x12#\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.coherd.v1.Receipt\"\xab\x01\n\x07Receipt\x12\x1d\n\x04\x64ots\x18\x01 \x03(\x0b\x32\x0f.coherd.v1.Dots\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0f\n\x07\x61pplied\x18\x03 \x03(\t\x12#\n\x07missing\x18\x04 \x03(\x0b\x32\x12.coherd.v1.Missing\x12)\n\ndurability\x18\x05 \x01(\x0e\x32\x15.coherd.v1.Durability\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\t\"T\n\x07Missing\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.coherd.v1.MemberState\x12\x14\n\x0cstate_age_ms\x18\x03 \x01(\x04\"^\n\x11GetReceiptRequest\x12\x1d\n\x04\x64ots\x18\x01 \x03(\x0b\x32\x0f.coherd.v1.Dots\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"9\n\x12GetReceiptResponse\x12#\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.coherd.v1.Receipt\"H\n\x0cWatchRequest\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x14.coherd.v1.WatchOpen\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x01(\t\"S\n\tWatchOpen\x12\x12\n\nnamespaces\x18\x01 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x63knowledges\x18\x03 \x01(\x08\x12\x0c\n\x04name\x18\x04 \x01(\t\"C\n\rWatchResponse\x12\"\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x11.coherd.v1.Change\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\xcd\x01\n\x06\x43hange\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x0c\n\x04tags\x18\x03 \x03(\x0c\x12\x10\n\x08prefixes\x18\x04 \x03(\x0c\x12\x12\n\neverything\x18\x05 \x01(\x08\x12!\n\x06\x65\x66\x66\x65\x63t\x18\x06 \x01(\x0e\x32\x11.coherd.v1.Effect\x12\x1d\n\x04\x64ots\x18\x07 \x03(\x0b\x32\x0f.coherd.v1.Dots\x12\r\n\x05stamp\x18\x08 \x01(\x04\x12\r\n\x05\x63\x61use\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\"M\n\x19InvalidateProgressRequest\x12\x30\n\ninvalidate\x18\x01 \x01(\x0b\x32\x1c.coherd.v1.InvalidateRequest\"P\n\x1aInvalidateProgressResponse\x12#\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.coherd.v1.Receipt\x12\r\n\x05\x66inal\x18\x02 \x01(\x08*b\n\x04Wait\x12\x14\n\x10WAIT_UNSPECIFIED\x10\x00\x12\x11\n\rWAIT_ACCEPTED\x10\x01\x12\x0e\n\nWAIT_LOCAL\x10\x02\x12\x0f\n\x0bWAIT_REGION\x10\x03\x12\x10\n\x0cWAIT_MEMBERS\x10\x04\x32\xc9\x02\n\x0c\x43\x61\x63heService\x12I\n\nInvalidate\x12\x1c.coherd.v1.InvalidateRequest\x1a\x1d.coherd.v1.InvalidateResponse\x12>\n\x05Watch\x12\x17.coherd.v1.WatchRequest\x1a\x18.coherd.v1.WatchResponse(\x01\x30\x01\x12I\n\nGetReceipt\x12\x1c.coherd.v1.GetReceiptRequest\x1a\x1d.coherd.v1.GetReceiptResponse\x12\x63\n\x12InvalidateProgress\x12$.coherd.v1.InvalidateProgressRequest\x1a%.coherd.v1.InvalidateProgressResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coherd.v1.cache_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WAIT']._serialized_start=1286
-  _globals['_WAIT']._serialized_end=1384
+  _globals['_WAIT']._serialized_start=1469
+  _globals['_WAIT']._serialized_end=1567
   _globals['_INVALIDATEREQUEST']._serialized_start=100
   _globals['_INVALIDATEREQUEST']._serialized_end=396
   _globals['_INVALIDATERESPONSE']._serialized_start=398
@@ -42,19 +42,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIPT']._serialized_start=458
   _globals['_RECEIPT']._serialized_end=629
   _globals['_MISSING']._serialized_start=631
-  _globals['_MISSING']._serialized_end=693
-  _globals['_GETRECEIPTREQUEST']._serialized_start=695
-  _globals['_GETRECEIPTREQUEST']._serialized_end=789
-  _globals['_GETRECEIPTRESPONSE']._serialized_start=791
-  _globals['_GETRECEIPTRESPONSE']._serialized_end=848
-  _globals['_WATCHREQUEST']._serialized_start=850
-  _globals['_WATCHREQUEST']._serialized_end=922
-  _globals['_WATCHOPEN']._serialized_start=924
-  _globals['_WATCHOPEN']._serialized_end=1007
-  _globals['_WATCHRESPONSE']._serialized_start=1009
-  _globals['_WATCHRESPONSE']._serialized_end=1076
-  _globals['_CHANGE']._serialized_start=1079
-  _globals['_CHANGE']._serialized_end=1284
-  _globals['_CACHESERVICE']._serialized_start=1387
-  _globals['_CACHESERVICE']._serialized_end=1615
+  _globals['_MISSING']._serialized_end=715
+  _globals['_GETRECEIPTREQUEST']._serialized_start=717
+  _globals['_GETRECEIPTREQUEST']._serialized_end=811
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=813
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=870
+  _globals['_WATCHREQUEST']._serialized_start=872
+  _globals['_WATCHREQUEST']._serialized_end=944
+  _globals['_WATCHOPEN']._serialized_start=946
+  _globals['_WATCHOPEN']._serialized_end=1029
+  _globals['_WATCHRESPONSE']._serialized_start=1031
+  _globals['_WATCHRESPONSE']._serialized_end=1098
+  _globals['_CHANGE']._serialized_start=1101
+  _globals['_CHANGE']._serialized_end=1306
+  _globals['_INVALIDATEPROGRESSREQUEST']._serialized_start=1308
+  _globals['_INVALIDATEPROGRESSREQUEST']._serialized_end=1385
+  _globals['_INVALIDATEPROGRESSRESPONSE']._serialized_start=1387
+  _globals['_INVALIDATEPROGRESSRESPONSE']._serialized_end=1467
+  _globals['_CACHESERVICE']._serialized_start=1570
+  _globals['_CACHESERVICE']._serialized_end=1899
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ class _Wait:
 class _WaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Wait.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WAIT_UNSPECIFIED: _Wait.ValueType  # 0
-    """As WAIT_ACCEPTED."""
+    """As WAIT_ACCEPTED; where this agent does not hold the namespace, as WAIT_MEMBERS with `members` 1."""
     WAIT_ACCEPTED: _Wait.ValueType  # 1
     """Journaled by this agent."""
     WAIT_LOCAL: _Wait.ValueType  # 2
@@ -42,7 +42,7 @@ class Wait(_Wait, metaclass=_WaitEnumTypeWrapper):
     """For what an Invalidate waits before it answers."""
 
 WAIT_UNSPECIFIED: Wait.ValueType  # 0
-"""As WAIT_ACCEPTED."""
+"""As WAIT_ACCEPTED; where this agent does not hold the namespace, as WAIT_MEMBERS with `members` 1."""
 WAIT_ACCEPTED: Wait.ValueType  # 1
 """Journaled by this agent."""
 WAIT_LOCAL: Wait.ValueType  # 2
@@ -209,19 +209,23 @@ class Missing(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    STATE_AGE_MS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The agent's name."""
     state: _types_pb2.MemberState.ValueType
     """How it is seen from here."""
+    state_age_ms: _builtins.int
+    """Since when, in milliseconds of the answering agent's running time."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         state: _types_pb2.MemberState.ValueType = ...,
+        state_age_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "state", b"state", "state_age_ms", b"state_age_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -438,3 +442,55 @@ class Change(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Change: _TypeAlias = Change  # noqa: Y015
+
+@_typing.final
+class InvalidateProgressRequest(_message.Message):
+    """What to invalidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVALIDATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def invalidate(self) -> Global___InvalidateRequest:
+        """As Invalidate takes it."""
+
+    def __init__(
+        self,
+        *,
+        invalidate: Global___InvalidateRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["invalidate", b"invalidate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalidate", b"invalidate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidateProgressRequest: _TypeAlias = InvalidateProgressRequest  # noqa: Y015
+
+@_typing.final
+class InvalidateProgressResponse(_message.Message):
+    """Who has applied the rows by now: one whenever that changes, at most every 50 ms."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
+    final: _builtins.bool
+    """True in the last one: it is what Invalidate would have answered."""
+    @_builtins.property
+    def receipt(self) -> Global___Receipt:
+        """As Invalidate answers it. While it is not final, nothing is said of what the rows survive."""
+
+    def __init__(
+        self,
+        *,
+        receipt: Global___Receipt | None = ...,
+        final: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidateProgressResponse: _TypeAlias = InvalidateProgressResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class CacheServiceStub(object):
                 request_serializer=coherd_dot_v1_dot_cache__service__pb2.GetReceiptRequest.SerializeToString,
                 response_deserializer=coherd_dot_v1_dot_cache__service__pb2.GetReceiptResponse.FromString,
                 _registered_method=True)
+        self.InvalidateProgress = channel.unary_stream(
+                '/coherd.v1.CacheService/InvalidateProgress',
+                request_serializer=coherd_dot_v1_dot_cache__service__pb2.InvalidateProgressRequest.SerializeToString,
+                response_deserializer=coherd_dot_v1_dot_cache__service__pb2.InvalidateProgressResponse.FromString,
+                _registered_method=True)
 
 
 class CacheServiceServicer(object):
@@ -77,6 +82,13 @@ class CacheServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InvalidateProgress(self, request, context):
+        """Invalidate, and tell as it goes who has applied the rows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.GetReceipt,
                     request_deserializer=coherd_dot_v1_dot_cache__service__pb2.GetReceiptRequest.FromString,
                     response_serializer=coherd_dot_v1_dot_cache__service__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'InvalidateProgress': grpc.unary_stream_rpc_method_handler(
+                    servicer.InvalidateProgress,
+                    request_deserializer=coherd_dot_v1_dot_cache__service__pb2.InvalidateProgressRequest.FromString,
+                    response_serializer=coherd_dot_v1_dot_cache__service__pb2.InvalidateProgressResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class CacheService(object):
             '/coherd.v1.CacheService/GetReceipt',
             coherd_dot_v1_dot_cache__service__pb2.GetReceiptRequest.SerializeToString,
             coherd_dot_v1_dot_cache__service__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvalidateProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/coherd.v1.CacheService/InvalidateProgress',
+            coherd_dot_v1_dot_cache__service__pb2.InvalidateProgressRequest.SerializeToString,
+            coherd_dot_v1_dot_cache__service__pb2.InvalidateProgressResponse.FromString,
             options,
             channel_credentials,
             insecure,

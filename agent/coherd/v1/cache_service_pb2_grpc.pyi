@@ -39,6 +39,8 @@ class CacheServiceStub:
     """Follow the invalidations of some namespaces, without duplicates and without a silent gap."""
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.GetReceiptRequest, _cache_service_pb2.GetReceiptResponse]
     """Ask who has applied rows that were accepted earlier."""
+    InvalidateProgress: _grpc.UnaryStreamMultiCallable[_cache_service_pb2.InvalidateProgressRequest, _cache_service_pb2.InvalidateProgressResponse]
+    """Invalidate, and tell as it goes who has applied the rows."""
 
 @_typing.type_check_only
 class CacheServiceAsyncStub(CacheServiceStub):
@@ -51,6 +53,8 @@ class CacheServiceAsyncStub(CacheServiceStub):
     """Follow the invalidations of some namespaces, without duplicates and without a silent gap."""
     GetReceipt: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.GetReceiptRequest, _cache_service_pb2.GetReceiptResponse]  # type: ignore[assignment]
     """Ask who has applied rows that were accepted earlier."""
+    InvalidateProgress: _aio.UnaryStreamMultiCallable[_cache_service_pb2.InvalidateProgressRequest, _cache_service_pb2.InvalidateProgressResponse]  # type: ignore[assignment]
+    """Invalidate, and tell as it goes who has applied the rows."""
 
 class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
     """What applications ask of the agent on their host."""
@@ -78,5 +82,13 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_service_pb2.GetReceiptResponse, _abc.Awaitable[_cache_service_pb2.GetReceiptResponse]]:
         """Ask who has applied rows that were accepted earlier."""
+
+    @_abc_1.abstractmethod
+    def InvalidateProgress(
+        self,
+        request: _cache_service_pb2.InvalidateProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cache_service_pb2.InvalidateProgressResponse], _abc.AsyncIterator[_cache_service_pb2.InvalidateProgressResponse]]:
+        """Invalidate, and tell as it goes who has applied the rows."""
 
 def add_CacheServiceServicer_to_server(servicer: CacheServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

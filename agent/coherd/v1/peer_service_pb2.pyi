@@ -163,6 +163,7 @@ class Parcel(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     AGE_MS_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    ARCS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3 … on this link."""
     payload: _builtins.bytes
@@ -170,7 +171,11 @@ class Parcel(_message.Message):
     age_ms: _builtins.int
     """Time since the rows were accepted at their origin, in milliseconds."""
     receipt: _builtins.bool
-    """True when the sender wants to know that they were applied."""
+    """True when their origin wants to know who has applied them."""
+    @_builtins.property
+    def arcs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arc]:
+        """Whom the receiver is to hand it on to: on each ring one arc, or none."""
+
     def __init__(
         self,
         *,
@@ -178,14 +183,41 @@ class Parcel(_message.Message):
         payload: _builtins.bytes = ...,
         age_ms: _builtins.int = ...,
         receipt: _builtins.bool = ...,
+        arcs: _abc.Iterable[Global___Arc] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "payload", b"payload", "receipt", b"receipt", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "arcs", b"arcs", "payload", b"payload", "receipt", b"receipt", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Parcel: _TypeAlias = Parcel  # noqa: Y015
+
+@_typing.final
+class Arc(_message.Message):
+    """Members that are to be reached: those after the receiver and before a hash, on one of the rings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RING_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    ring: _builtins.int
+    """The ring: 0 or 1."""
+    end: _builtins.int
+    """The hash before which the arc ends; the receiver's own where it is to reach nobody."""
+    def __init__(
+        self,
+        *,
+        ring: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "ring", b"ring"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Arc: _TypeAlias = Arc  # noqa: Y015
 
 @_typing.final
 class LinkResponse(_message.Message):
@@ -203,15 +235,15 @@ class LinkResponse(_message.Message):
         """First message only: the receiver."""
 
     @_builtins.property
-    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParcelReceipt]:
-        """Who has applied which parcels."""
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PayloadReceipt]:
+        """Who has applied which payloads."""
 
     def __init__(
         self,
         *,
         me: _types_pb2.Member | None = ...,
         acknowledged: _builtins.int = ...,
-        receipts: _abc.Iterable[Global___ParcelReceipt] | None = ...,
+        receipts: _abc.Iterable[Global___PayloadReceipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["me", b"me"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -222,15 +254,18 @@ class LinkResponse(_message.Message):
 Global___LinkResponse: _TypeAlias = LinkResponse  # noqa: Y015
 
 @_typing.final
-class ParcelReceipt(_message.Message):
-    """Agents that have applied a parcel; a later one of the same parcel only adds."""
+class PayloadReceipt(_message.Message):
+    """Agents that have applied a payload; a later one of the same payload only adds."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SEQUENCE_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    RING_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
-    sequence: _builtins.int
-    """The parcel."""
+    payload: _builtins.int
+    """The payload: the first 8 bytes of its hash."""
+    ring: _builtins.int
+    """The ring on which they were reached."""
     @_builtins.property
     def applied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of the agents."""
@@ -238,16 +273,17 @@ class ParcelReceipt(_message.Message):
     def __init__(
         self,
         *,
-        sequence: _builtins.int = ...,
+        payload: _builtins.int = ...,
+        ring: _builtins.int = ...,
         applied: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "payload", b"payload", "ring", b"ring"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ParcelReceipt: _TypeAlias = ParcelReceipt  # noqa: Y015
+Global___PayloadReceipt: _TypeAlias = PayloadReceipt  # noqa: Y015
 
 @_typing.final
 class StreamNumbers(_message.Message):
@@ -302,10 +338,13 @@ class HaveRequest(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     SUM_FIELD_NUMBER: _builtins.int
     CATCHING_UP_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
     sum: _builtins.int
     """Sum over the streams of the namespaces that both hold."""
     catching_up: _builtins.bool
     """True when the sender is still catching up."""
+    offer: _builtins.bool
+    """True when the sender holds nothing of these namespaces and wants to know what the receiver has of them."""
     @_builtins.property
     def sender(self) -> _types_pb2.Origin:
         """The sender."""
@@ -326,10 +365,11 @@ class HaveRequest(_message.Message):
         changes: _abc.Iterable[Global___StreamNumbers] | None = ...,
         sum: _builtins.int = ...,
         catching_up: _builtins.bool = ...,
+        offer: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sender", b"sender"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "changes", b"changes", "origins", b"origins", "sender", b"sender", "sum", b"sum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "changes", b"changes", "offer", b"offer", "origins", b"origins", "sender", b"sender", "sum", b"sum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -344,26 +384,64 @@ class HaveResponse(_message.Message):
     QUIET_FIELD_NUMBER: _builtins.int
     SUM_FIELD_NUMBER: _builtins.int
     CATCHING_UP_FIELD_NUMBER: _builtins.int
+    ORIGINS_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
     quiet: _builtins.bool
     """True when its own vector does not change at the moment."""
     sum: _builtins.int
     """Its sum over the same streams."""
     catching_up: _builtins.bool
     """True when it is still catching up."""
+    @_builtins.property
+    def origins(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Origin]:
+        """To an offer: the table of origins that streams points into."""
+
+    @_builtins.property
+    def streams(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamNumbers]:
+        """To an offer: what the receiver has of the offered streams."""
+
     def __init__(
         self,
         *,
         quiet: _builtins.bool = ...,
         sum: _builtins.int = ...,
         catching_up: _builtins.bool = ...,
+        origins: _abc.Iterable[_types_pb2.Origin] | None = ...,
+        streams: _abc.Iterable[Global___StreamNumbers] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "quiet", b"quiet", "sum", b"sum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "origins", b"origins", "quiet", b"quiet", "streams", b"streams", "sum", b"sum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HaveResponse: _TypeAlias = HaveResponse  # noqa: Y015
+
+@_typing.final
+class NamespaceEra(_message.Message):
+    """How often a namespace with very many streams has let go of those that are dead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ERA_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The namespace."""
+    era: _builtins.int
+    """Its era."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        era: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["era", b"era", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamespaceEra: _TypeAlias = NamespaceEra  # noqa: Y015
 
 @_typing.final
 class CompareRequest(_message.Message):
@@ -377,6 +455,7 @@ class CompareRequest(_message.Message):
     WANTED_FIELD_NUMBER: _builtins.int
     SKIP_FIELD_NUMBER: _builtins.int
     CATCHING_UP_FIELD_NUMBER: _builtins.int
+    ERAS_FIELD_NUMBER: _builtins.int
     root: _builtins.int
     """First round: the hash over all buckets."""
     skip: _builtins.int
@@ -395,6 +474,10 @@ class CompareRequest(_message.Message):
     def wanted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Third round: the buckets whose streams are wanted."""
 
+    @_builtins.property
+    def eras(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceEra]:
+        """First round: the eras of the namespaces that both hold, where they are not 0."""
+
     def __init__(
         self,
         *,
@@ -404,10 +487,11 @@ class CompareRequest(_message.Message):
         wanted: _abc.Iterable[_builtins.int] | None = ...,
         skip: _builtins.int = ...,
         catching_up: _builtins.bool = ...,
+        eras: _abc.Iterable[Global___NamespaceEra] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sender", b"sender"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "catching_up", b"catching_up", "root", b"root", "sender", b"sender", "skip", b"skip", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "catching_up", b"catching_up", "eras", b"eras", "root", b"root", "sender", b"sender", "skip", b"skip", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -425,6 +509,7 @@ class CompareResponse(_message.Message):
     STREAMS_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     CATCHING_UP_FIELD_NUMBER: _builtins.int
+    ERAS_FIELD_NUMBER: _builtins.int
     equal: _builtins.bool
     """First round: true when the roots are equal."""
     more: _builtins.bool
@@ -443,6 +528,10 @@ class CompareResponse(_message.Message):
     def streams(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamNumbers]:
         """Third round: the streams of the wanted buckets."""
 
+    @_builtins.property
+    def eras(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceEra]:
+        """First round: the eras of the namespaces that both hold, where they are not 0."""
+
     def __init__(
         self,
         *,
@@ -452,10 +541,11 @@ class CompareResponse(_message.Message):
         streams: _abc.Iterable[Global___StreamNumbers] | None = ...,
         more: _builtins.bool = ...,
         catching_up: _builtins.bool = ...,
+        eras: _abc.Iterable[Global___NamespaceEra] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "differing", b"differing", "equal", b"equal", "more", b"more", "origins", b"origins", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "differing", b"differing", "equal", b"equal", "eras", b"eras", "more", b"more", "origins", b"origins", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -507,8 +597,11 @@ class FetchResponse(_message.Message):
     ORIGINS_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     retry_after_ms: _builtins.int
     """Not 0: nothing is served now; ask again after so many milliseconds."""
+    more: _builtins.bool
+    """True when more answers follow: nothing may be made of these before all are there."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Block]:
         """Rows."""
@@ -519,7 +612,7 @@ class FetchResponse(_message.Message):
 
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamAnswer]:
-        """Last message only: per stream what is known beyond the rows."""
+        """Last messages only: per stream what is known beyond the rows; what several say of one is to be joined."""
 
     def __init__(
         self,
@@ -528,10 +621,11 @@ class FetchResponse(_message.Message):
         origins: _abc.Iterable[_types_pb2.Origin] | None = ...,
         answers: _abc.Iterable[Global___StreamAnswer] | None = ...,
         retry_after_ms: _builtins.int = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "blocks", b"blocks", "origins", b"origins", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "blocks", b"blocks", "more", b"more", "origins", b"origins", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -664,3 +758,79 @@ class AppliedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppliedResponse: _TypeAlias = AppliedResponse  # noqa: Y015
+
+@_typing.final
+class TraceRequest(_message.Message):
+    """Which rows: the last that touch what is named, or single ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SELECTORS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    DOTS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Whose rows."""
+    rows: _builtins.int
+    """How many rows at most, the newest first."""
+    @_builtins.property
+    def sender(self) -> _types_pb2.Origin:
+        """The asker."""
+
+    @_builtins.property
+    def selectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What the rows touch: a kind byte k, t, p or n, then the name. Rows that cover it are meant, too."""
+
+    @_builtins.property
+    def dots(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Dots]:
+        """Rows that are asked for beside them."""
+
+    def __init__(
+        self,
+        *,
+        sender: _types_pb2.Origin | None = ...,
+        namespace: _builtins.str = ...,
+        selectors: _abc.Iterable[_builtins.bytes] | None = ...,
+        rows: _builtins.int = ...,
+        dots: _abc.Iterable[_types_pb2.Dots] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sender", b"sender"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dots", b"dots", "namespace", b"namespace", "rows", b"rows", "selectors", b"selectors", "sender", b"sender"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceRequest: _TypeAlias = TraceRequest  # noqa: Y015
+
+@_typing.final
+class TraceResponse(_message.Message):
+    """What this host knows of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    STARTED_US_FIELD_NUMBER: _builtins.int
+    SINCE_US_FIELD_NUMBER: _builtins.int
+    started_us: _builtins.int
+    """When the agent started, by its wall clock, in microseconds since 1970."""
+    since_us: _builtins.int
+    """Since when it remembers arrivals: what has no time came before that."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TracedRow]:
+        """The rows that it has, the newest first. One that was asked for and is not among them is not here."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[_types_pb2.TracedRow] | None = ...,
+        started_us: _builtins.int = ...,
+        since_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "since_us", b"since_us", "started_us", b"started_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceResponse: _TypeAlias = TraceResponse  # noqa: Y015

@@ -65,6 +65,11 @@ class PeerServiceStub(object):
                 request_serializer=coherd_dot_v1_dot_peer__service__pb2.AppliedRequest.SerializeToString,
                 response_deserializer=coherd_dot_v1_dot_peer__service__pb2.AppliedResponse.FromString,
                 _registered_method=True)
+        self.Trace = channel.unary_unary(
+                '/coherd.v1.PeerService/Trace',
+                request_serializer=coherd_dot_v1_dot_peer__service__pb2.TraceRequest.SerializeToString,
+                response_deserializer=coherd_dot_v1_dot_peer__service__pb2.TraceResponse.FromString,
+                _registered_method=True)
 
 
 class PeerServiceServicer(object):
@@ -113,6 +118,13 @@ class PeerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Trace(self, request, context):
+        """Ask when and how rows came to this host, and which of its caches have applied them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.Applied,
                     request_deserializer=coherd_dot_v1_dot_peer__service__pb2.AppliedRequest.FromString,
                     response_serializer=coherd_dot_v1_dot_peer__service__pb2.AppliedResponse.SerializeToString,
+            ),
+            'Trace': grpc.unary_unary_rpc_method_handler(
+                    servicer.Trace,
+                    request_deserializer=coherd_dot_v1_dot_peer__service__pb2.TraceRequest.FromString,
+                    response_serializer=coherd_dot_v1_dot_peer__service__pb2.TraceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class PeerService(object):
             '/coherd.v1.PeerService/Applied',
             coherd_dot_v1_dot_peer__service__pb2.AppliedRequest.SerializeToString,
             coherd_dot_v1_dot_peer__service__pb2.AppliedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coherd.v1.PeerService/Trace',
+            coherd_dot_v1_dot_peer__service__pb2.TraceRequest.SerializeToString,
+            coherd_dot_v1_dot_peer__service__pb2.TraceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class PeerServiceStub:
     """Ask for missing rows."""
     Applied: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.AppliedRequest, _peer_service_pb2.AppliedResponse]
     """Ask whether rows are applied, and wait for it."""
+    Trace: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.TraceRequest, _peer_service_pb2.TraceResponse]
+    """Ask when and how rows came to this host, and which of its caches have applied them."""
 
 @_typing.type_check_only
 class PeerServiceAsyncStub(PeerServiceStub):
@@ -63,6 +65,8 @@ class PeerServiceAsyncStub(PeerServiceStub):
     """Ask for missing rows."""
     Applied: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.AppliedRequest, _peer_service_pb2.AppliedResponse]  # type: ignore[assignment]
     """Ask whether rows are applied, and wait for it."""
+    Trace: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.TraceRequest, _peer_service_pb2.TraceResponse]  # type: ignore[assignment]
+    """Ask when and how rows came to this host, and which of its caches have applied them."""
 
 class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """What agents of one cluster ask of each other."""
@@ -114,5 +118,13 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_peer_service_pb2.AppliedResponse, _abc.Awaitable[_peer_service_pb2.AppliedResponse]]:
         """Ask whether rows are applied, and wait for it."""
+
+    @_abc_1.abstractmethod
+    def Trace(
+        self,
+        request: _peer_service_pb2.TraceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_peer_service_pb2.TraceResponse, _abc.Awaitable[_peer_service_pb2.TraceResponse]]:
+        """Ask when and how rows came to this host, and which of its caches have applied them."""
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -323,3 +323,119 @@ class Member(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ready) -> _WhichOneofReturnType__ready | None: ...
 
 Global___Member: _TypeAlias = Member  # noqa: Y015
+
+@_typing.final
+class TracedRow(_message.Message):
+    """One row as one host has it, or a reset of that host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOTS_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STAMP_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    LATE_MS_FIELD_NUMBER: _builtins.int
+    RECEIVED_US_FIELD_NUMBER: _builtins.int
+    READERS_FIELD_NUMBER: _builtins.int
+    selector: _builtins.bytes
+    """What it names: a byte of k (key), t (tag), p (prefix) or n (the whole namespace), then the name.
+    Empty where the host has the row's number and keeps the row itself no more: it was superseded or
+    forgotten, or a reset stands for it.
+    """
+    effect: Global___Effect.ValueType
+    """What it asks of a cache."""
+    version: _builtins.int
+    """Source version; 0 is none."""
+    stamp: _builtins.int
+    """When it was accepted, as a hybrid logical clock: 48 bits of milliseconds, 16 of counter."""
+    cause: _builtins.str
+    """How it came here: local, link, repair, or the cause of a reset."""
+    reason: _builtins.str
+    """Why it was issued."""
+    age_ms: _builtins.int
+    """Since it was accepted, in milliseconds; time for which this host was down does not count."""
+    late_ms: _builtins.int
+    """How old it was when it arrived here; not set where that is not remembered."""
+    received_us: _builtins.int
+    """When it arrived, by this host's wall clock, in microseconds since 1970; not set where that is not
+    remembered.
+    """
+    @_builtins.property
+    def dots(self) -> Global___Dots:
+        """The row; not set for a reset, which is a row of that host alone."""
+
+    @_builtins.property
+    def readers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TracedReader]:
+        """The caches of this host that it concerns."""
+
+    def __init__(
+        self,
+        *,
+        dots: Global___Dots | None = ...,
+        selector: _builtins.bytes = ...,
+        effect: Global___Effect.ValueType = ...,
+        version: _builtins.int = ...,
+        stamp: _builtins.int = ...,
+        cause: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        age_ms: _builtins.int = ...,
+        late_ms: _builtins.int | None = ...,
+        received_us: _builtins.int | None = ...,
+        readers: _abc.Iterable[Global___TracedReader] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_late_ms", b"_late_ms", "_received_us", b"_received_us", "dots", b"dots", "late_ms", b"late_ms", "received_us", b"received_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_late_ms", b"_late_ms", "_received_us", b"_received_us", "age_ms", b"age_ms", "cause", b"cause", "dots", b"dots", "effect", b"effect", "late_ms", b"late_ms", "readers", b"readers", "reason", b"reason", "received_us", b"received_us", "selector", b"selector", "stamp", b"stamp", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__late_ms: _TypeAlias = _typing.Literal["late_ms"]  # noqa: Y015
+    _WhichOneofArgType__late_ms: _TypeAlias = _typing.Literal["_late_ms", b"_late_ms"]  # noqa: Y015
+    _WhichOneofReturnType__received_us: _TypeAlias = _typing.Literal["received_us"]  # noqa: Y015
+    _WhichOneofArgType__received_us: _TypeAlias = _typing.Literal["_received_us", b"_received_us"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__late_ms) -> _WhichOneofReturnType__late_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__received_us) -> _WhichOneofReturnType__received_us | None: ...
+
+Global___TracedRow: _TypeAlias = TracedRow  # noqa: Y015
+
+@_typing.final
+class TracedReader(_message.Message):
+    """A cache, and whether it has applied a row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    APPLIED_US_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """What it is, without secrets; for a watcher the name it gave."""
+    kind: _builtins.str
+    """What it is: handler or watcher."""
+    applied: _builtins.bool
+    """True when it has applied the row."""
+    applied_us: _builtins.int
+    """When it had, by the host's wall clock, in microseconds since 1970; not set where that is not
+    remembered.
+    """
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        applied: _builtins.bool = ...,
+        applied_us: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_applied_us", b"_applied_us", "applied_us", b"applied_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_us", b"_applied_us", "applied", b"applied", "applied_us", b"applied_us", "kind", b"kind", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__applied_us: _TypeAlias = _typing.Literal["applied_us"]  # noqa: Y015
+    _WhichOneofArgType__applied_us: _TypeAlias = _typing.Literal["_applied_us", b"_applied_us"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__applied_us) -> _WhichOneofReturnType__applied_us | None: ...
+
+Global___TracedReader: _TypeAlias = TracedReader  # noqa: Y015

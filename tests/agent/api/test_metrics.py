@@ -29,7 +29,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 def silence(one: Host, other: Host) -> None:
     """Have every parcel to `other` get lost."""
     for link in one.agent.spreading.links[other.name]:
-        link.offer = lambda *_: None  # type: ignore[method-assign]
+        link.send = lambda *_: None  # type: ignore[method-assign]
 
 
 def accept(host: Host, namespace: str) -> None:
@@ -73,7 +73,7 @@ async def test_rows_that_were_lost_count_as_gaps_and_then_as_repaired(
         scrape = Scraper(two.agent)
         silence(one, two)
         await one.invalidate(KEYS)
-        del one.agent.spreading.links[two.name][1].offer  # type: ignore[attr-defined]
+        del one.agent.spreading.links[two.name][1].send  # type: ignore[attr-defined]
         await one.invalidate([b"last"])
         await until(lambda: bool(two.agent.repair.open()))
         await wait(0.1)
@@ -92,7 +92,7 @@ async def test_a_reset_is_counted_by_cause_and_is_no_row(autojump_clock: MockClo
         scrape = Scraper(two.agent)
         silence(one, two)
         await one.invalidate(KEYS)
-        del one.agent.spreading.links[two.name][1].offer  # type: ignore[attr-defined]
+        del one.agent.spreading.links[two.name][1].send  # type: ignore[attr-defined]
         await one.invalidate([b"last"])
         await until(lambda: bool(two.agent.repair.open()))
         one.crash()
@@ -110,7 +110,7 @@ async def test_how_far_a_member_is_behind(autojump_clock: MockClock) -> None:
         assert scrape()["coherd_member_sync_age_seconds"]["host-2",] < 2
         assert scrape()["coherd_link_open"] == {("rest", "host-2"): 1, ("urgent", "host-2"): 1}
         link = one.agent.spreading.links["host-2"][1]
-        link._take = lambda _reply: None  # type: ignore[method-assign]
+        link._heard = lambda _link, _reply: None
         await one.invalidate(KEYS)
         await wait(1)
         age = scrape()["coherd_link_unacknowledged_age_seconds"]

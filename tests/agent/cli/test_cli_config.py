@@ -104,6 +104,9 @@ def test_every_value_is_shown_with_its_source(file: Path) -> None:
     assert shown["namespaces.shop.max_ttl"] == ("90s", f"{file}:4")
     assert shown["namespaces.shop.entries_max"] == (2000, f"{file}:6")
     assert shown["namespaces.shop.staleness_bound"] == ("30s", "default")
+    assert shown["namespaces.shop.rate_max"] == (None, "default")
+    assert shown["namespaces.shop.urgent_rate_max"] == (10_000.0, "default")
+    assert shown["namespaces.shop.batch_window"] == ("50ms", "default")
     assert shown["handlers[0].url"] == ("redis://u:***@h:6379/0", f"{file}:9")
     assert shown["handlers[0].tag"] == (None, "default")
     names = {name.rpartition(".")[2] for name in shown}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -230,7 +232,29 @@ def test_a_busy_agent_is_asked_again(toy: ToyAgent, monkeypatch: pytest.MonkeyPa
     toy.refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")] * 8
     result = coherd("invalidate", "shop", "k")
     assert result.exit_code == 1
-    assert "has too much to do (full); nothing was changed: try again in a moment" in result.stderr
+    assert (
+        "takes no more for now (full); nothing was changed: try again in a moment" in result.stderr
+    )
+
+
+def test_an_agent_that_says_when_is_asked_again_then(
+    toy: ToyAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    clock = SimpleNamespace(sleep=slept.append, perf_counter=time.perf_counter)
+    monkeypatch.setattr("coherd.cli.invalidate.time", clock)
+    full = (grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+    toy.refusals, toy.pushback = [full] * 3, "1250"
+    assert coherd("invalidate", "shop", "k").exit_code == 0
+    assert slept == [1.25] * 3
+    slept.clear()
+    toy.refusals, toy.pushback = [full] * 2, "soon"
+    assert coherd("invalidate", "shop", "k").exit_code == 0
+    assert slept == [0.1, 0.2], "a hint that is none is not followed"
+    slept.clear()
+    toy.refusals, toy.pushback = [full], "60001"
+    assert coherd("invalidate", "shop", "k").exit_code == 1
+    assert slept == [], "that is longer than anybody waits"
 
 
 def test_an_empty_file_is_nothing_to_do(toy: ToyAgent) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
+from terminal import PATIENCE, Terminal
 from toy_agent import ALIVE, DEAD, EPOCH, ME, ToyAgent, coherd, serving
 
 from coherd.cli import members_watch
@@ -22,7 +19,6 @@ from coherd.v1 import admin_service_pb2 as pb
 from coherd.v1 import types_pb2
 
 SUSPECT = types_pb2.MEMBER_STATE_SUSPECT
-PATIENCE = 20.0
 
 
 def peer(
@@ -147,41 +143,6 @@ def test_where_none_answers_at_first_or_one_refuses_it_ends(
     refused = coherd("members", "--watch")
     assert refused.exit_code == 5
     assert "does not allow this" in refused.stderr
-
-
-class Terminal:
-    """A process on a terminal, and what it has written there."""
-
-    def __init__(self, *arguments: str, columns: int) -> None:
-        self._master, slave = pty.openpty()
-        env = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "40"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "coherd", *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=env,
-        )
-        os.close(slave)
-        self.text = ""
-
-    def read(self, expected: str) -> str:
-        """Give what is written up to and with the expected."""
-        deadline = time.monotonic() + PATIENCE
-        while expected not in self.text:
-            left = deadline - time.monotonic()
-            assert left > 0, self.text
-            if select.select([self._master], [], [], left)[0]:
-                self.text += os.read(self._master, 65_536).decode()
-        found, _, self.text = self.text.partition(expected)
-        return found + expected
-
-    def end(self) -> int:
-        """Press Ctrl-C; gives the exit code."""
-        self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(PATIENCE)
-        os.close(self._master)
-        return code
 
 
 def test_a_terminal_is_redrawn_and_what_changed_is_marked(tmp_path: Path) -> None:

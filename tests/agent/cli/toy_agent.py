@@ -61,6 +61,8 @@ class ToyAgent(
         self.asked: list[Any] = []
         self.refusals: list[tuple[grpc.StatusCode, str]] = []
         """What the next calls are refused with; OK lets one through."""
+        self.pushback = ""
+        """With a refusal, in how many milliseconds to try again."""
         self.rows = 0
         self.receipt: Callable[[int, int], pb.Receipt] = lambda first, last: receipt(
             dots(first, last), durability=types_pb2.DURABILITY_OS
@@ -71,6 +73,9 @@ class ToyAgent(
         self.joined = admin_pb.JoinResponse()
         self.forgotten = admin_pb.ForgetResponse()
         self.left = admin_pb.LeaveResponse()
+        self.trace = admin_pb.TraceKeyResponse()
+        self.progress: Callable[[], Iterator[pb.InvalidateProgressResponse]] | None = None
+        """What is told of an invalidation; None is an agent of an older release."""
         self.watch: Callable[[pb.WatchOpen], Iterator[pb.WatchResponse]] = lambda _: iter(())
         self.address = ""
 
@@ -115,11 +120,26 @@ class ToyAgent(
         self._take(request, context)
         return self.left
 
+    def TraceKey(self, request: Any, context: Any) -> admin_pb.TraceKeyResponse:
+        self._take(request, context)
+        return self.trace
+
+    def InvalidateProgress(
+        self, request: Any, context: Any
+    ) -> Iterator[pb.InvalidateProgressResponse]:
+        self._take(request, context)
+        if self.progress is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
+        else:
+            yield from self.progress()
+
     def _take(self, request: Any, context: Any) -> None:
         self.asked.append(request)
         if self.refusals:
             code, text = self.refusals.pop(0)
             if code is not grpc.StatusCode.OK:
+                if self.pushback:
+                    context.set_trailing_metadata((("grpc-retry-pushback-ms", self.pushback),))
                 context.abort(code, text)
 
 

@@ -9,12 +9,15 @@ from random import Random
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coherd.clock import ManualClock
 from coherd.cluster import feed as feed_module
 from coherd.cluster.delivery import QUESTIONS_MAX, Delivery, Follower, Question
 from coherd.cluster.feed import Feed, Reader
 from coherd.cluster.ingest import Ingest
+from coherd.cluster.tail import StreamTail
 from coherd.errors import JournalDamaged, NotDurable, Overloaded
 from coherd.journal import Block, Write
 from coherd.journal.base import QUEUE_BYTES_MAX
@@ -81,6 +84,38 @@ async def test_what_is_not_committed_stays_in_the_tail(small_tail: None) -> None
         parts.accept(key)
     assert parts.feed._start == 0
     assert await parts.read(Reader(parts.feed, {"shop"}, 0), 60) == KEYS
+
+
+async def test_an_arrival_is_found_by_any_of_its_positions(small_tail: None) -> None:
+    parts = Parts()
+    for n in range(20):
+        keys = [b"k" + key for key in KEYS[3 * n : 3 * n + 3]]
+        parts.ingest.accept("shop", Lane.NORMAL, keys, Effect.DROP, None, "")
+        await trio.testing.wait_all_tasks_blocked()
+    assert 0 < parts.feed._start < 60, "some are in the tail, some are not"
+    for position in range(1, 61):
+        arrival = await parts.feed.at(position)
+        assert arrival is not None
+        assert arrival.batch.selectors[position - arrival.position] == b"k" + KEYS[position - 1]
+    assert await parts.feed.at(61) is None
+
+
+async def test_an_arrival_that_is_damaged_is_not_found_and_given_up(
+    small_tail: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts()
+    for key in KEYS:
+        parts.accept(key)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def read(*_: object) -> list[Block]:
+        raise JournalDamaged("position 1", "shop", (1, 1))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.journal, "read", read)
+        assert await parts.feed.at(1) is None
+    assert parts.replica.floors["shop"].n >= 1
+    assert await parts.feed.at(2) is not None
 
 
 async def test_rows_that_the_journal_refused_are_given_up_and_late_readers_are_reset(
@@ -305,3 +340,24 @@ async def test_a_position_in_another_journal_is_none_of_what_a_cloned_one_holds(
     assert ingest.locate(Position("a", 7, 30)) is None
     assert ingest.locate(Position("b", 8, 30)) == 0
     assert [ingest.locate(ingest.write_out(n)) for n in (0, 1, 30, 60)] == [0, 1, 30, 60]
+
+
+RANGES = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 5)), min_size=1, max_size=3)
+
+
+@given(st.lists(RANGES, max_size=15), RANGES, st.integers(0, 15))
+def test_a_tail_finds_by_numbers_what_a_look_at_all_of_it_finds(
+    batches: list[list[tuple[int, int]]], asked: list[tuple[int, int]], kept_from: int
+) -> None:
+    tail: StreamTail[int] = StreamTail()
+    sets = [Intervals((low, low + more) for low, more in each) for each in batches]
+    for at, each in enumerate(sets):
+        tail.add(each.ranges(), at)
+    wanted = Intervals((low, low + more) for low, more in asked)
+    assert sorted(tail.find(wanted)) == [at for at, each in enumerate(sets) if each & wanted]
+    firsts = [sets[at].first for at in tail.find(wanted)]
+    assert firsts == sorted(firsts)
+    assert tail.keep(lambda at: at >= kept_from) == (kept_from < len(sets))
+    assert sorted(tail.find(wanted)) == [
+        at for at, each in enumerate(sets) if each & wanted and at >= kept_from
+    ]

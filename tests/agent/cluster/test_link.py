@@ -1,54 +1,157 @@
-"""What a link does with rows at the moment at which its connection breaks."""
+"""A link waits for its connection, beats while it is quiet, and breaks without a word to who accepts rows."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Sequence
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from coherd.clock import BootClock
-from coherd.cluster.spreading import Link
+from coherd.clock import ManualClock
+from coherd.cluster.link import Link
 from coherd.errors import RpcFailed
-from coherd.net.peer import LinkReply, Parcel
+from coherd.net.peer import LinkReply, MemberInfo, Parcel
+
+PEER = MemberInfo("b", 1, "b:1", "r")
 
 
-class ToyConnection:
-    """Takes parcels until it is broken; the receiving side hears of that later."""
+class Connection:
+    """An open link whose other side is the test."""
+
+    peer = PEER
 
     def __init__(self) -> None:
-        self.sent: list[Parcel] = []
+        self.messages: list[Sequence[Parcel]] = []
         self.is_broken = False
-        self.was_told = trio.Event()
+        self.replies, self._incoming = trio.open_memory_channel[LinkReply](100)
 
-    def send_nowait(self, parcels: list[Parcel]) -> None:
+    def send_nowait(self, parcels: Sequence[Parcel]) -> None:
         if self.is_broken:
             raise RpcFailed("UNAVAILABLE", "the call has ended")
-        self.sent += parcels
+        self.messages.append(parcels)
 
-    async def receive(self) -> list[LinkReply]:
-        await self.was_told.wait()
-        raise RpcFailed("UNAVAILABLE", "the call has ended")
+    async def receive(self) -> Sequence[LinkReply]:
+        try:
+            return [await self._incoming.receive()]
+        except trio.EndOfChannel:
+            return []
+
+
+class TrioClock(ManualClock):
+    def now(self) -> float:
+        return trio.current_time()
+
+
+def a_link(
+    clock: ManualClock, heard: list[LinkReply] | None = None, *, urgent: bool = False
+) -> Link:
+    replies: list[LinkReply] = [] if heard is None else heard
+    return Link(
+        "b",
+        urgent=urgent,
+        clock=clock,
+        core=lambda: None,
+        heard=lambda _link, reply: replies.append(reply),
+    )
+
+
+def parcel(number: int) -> Parcel:
+    return Parcel(number, b"x", 0.0, False)
+
+
+async def test_what_comes_before_the_connection_goes_first(nursery: trio.Nursery) -> None:
+    heard: list[LinkReply] = []
+    link, connection = a_link(ManualClock(), heard), Connection()
+    link.send([parcel(1)])
+    nursery.start_soon(link.carry, connection)
+    await wait_all_tasks_blocked()
+    link.send([parcel(2)])
+    assert connection.messages == [[parcel(1)], [parcel(2)]]
+    connection.replies.send_nowait(LinkReply(2))
+    await wait_all_tasks_blocked()
+    assert heard == [LinkReply(2)]
+    assert link.is_open
+
+
+async def test_what_waits_can_be_dropped(nursery: trio.Nursery) -> None:
+    link, connection = a_link(ManualClock()), Connection()
+    link.send([parcel(1)])
+    link.drop()
+    nursery.start_soon(link.carry, connection)
+    await wait_all_tasks_blocked()
+    assert connection.messages == []
 
 
 async def test_who_accepts_rows_does_not_see_a_link_break() -> None:
-    link, connection = Link("b", urgent=False, clock=BootClock()), ToyConnection()
+    link, connection = a_link(ManualClock()), Connection()
     async with trio.open_nursery() as nursery:
 
         async def carry() -> None:
             with pytest.raises(ExceptionGroup):
-                await link.carry(cast("Any", connection))
+                await link.carry(connection)
 
         nursery.start_soon(carry)
-        await trio.testing.wait_all_tasks_blocked()
-        link.offer(b"before", 0.0, None)
+        await wait_all_tasks_blocked()
+        link.send([parcel(1)])
         connection.is_broken = True
-        for _ in range(10):
-            link.offer(b"meanwhile", 0.0, None)
-        connection.was_told.set()
-    assert [parcel.payload for parcel in connection.sent] == [b"before"]
+        for number in range(2, 12):
+            link.send([parcel(number)])
+        connection.replies.close()
+    assert connection.messages == [[parcel(1)]]
     assert not link.is_open
-    assert not link.queued_bytes
-    link.offer(b"afterwards", 0.0, None)
-    assert not link.queued_bytes
+
+
+async def test_a_link_breaks_when_its_peer_ends_it_or_falls_silent(
+    autojump_clock: MockClock,
+) -> None:
+    link = a_link(TrioClock())
+    connection = Connection()
+    with pytest.raises(ExceptionGroup) as silence:
+        await link.carry(connection)
+    assert silence.group_contains(RpcFailed, match="no reply for 3 s")
+    assert connection.messages == [(), (), (), ()], "heartbeats"
+    connection.replies.close()
+    with pytest.raises(ExceptionGroup) as end:
+        await link.carry(connection)
+    assert end.group_contains(RpcFailed, match="ended the link")
+    assert not link.is_open
+
+
+async def test_a_heartbeat_that_is_answered_tells_the_round_trip(
+    mock_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    link, connection = a_link(TrioClock()), Connection()
+    nursery.start_soon(link.carry, connection)
+    await wait_all_tasks_blocked()
+    mock_clock.jump(1.0)
+    await wait_all_tasks_blocked()
+    assert connection.messages == [()]
+    mock_clock.jump(0.25)
+    connection.replies.send_nowait(LinkReply())
+    await wait_all_tasks_blocked()
+    assert link.round_trip == 0.25
+
+
+async def test_an_urgent_link_beats_less_often_and_is_as_soon_found_to_be_silent(
+    mock_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    link, connection = a_link(TrioClock(), urgent=True), Connection()
+    broken = trio.Event()
+
+    async def carry() -> None:
+        with pytest.raises(ExceptionGroup):
+            await link.carry(connection)
+        broken.set()
+
+    nursery.start_soon(carry)
+    await wait_all_tasks_blocked()
+    for _ in range(4):
+        mock_clock.jump(1.0)
+        await wait_all_tasks_blocked()
+    assert connection.messages == []
+    link.send([parcel(1)])
+    for _ in range(4):
+        mock_clock.jump(1.0)
+        await wait_all_tasks_blocked()
+    assert broken.is_set()

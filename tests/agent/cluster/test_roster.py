@@ -250,27 +250,30 @@ class TestWentOn:
 class TestFreshness:
     def test_a_sync_with_one_who_is_not_catching_up_ends_it(self) -> None:
         freshness = Freshness()
+        freshness.holders({"*": frozenset("b")})
         freshness.completed("b", catching_up=False, now=3.0)
         assert freshness.synced_at == 3.0
 
     def test_two_who_are_both_catching_up_do_not_vouch_for_each_other(self) -> None:
         freshness = Freshness()
+        freshness.holders({"*": frozenset("bcde")})
         freshness.completed("b", catching_up=True, now=3.0)
-        freshness.check(["b"], 4, alone=False, now=3.0)
+        freshness.check(["b"], alone=False, now=3.0)
         assert freshness.is_catching_up, "two of five"
         freshness.completed("c", catching_up=True, now=4.0)
-        freshness.check(["b", "c"], 4, alone=False, now=4.0)
+        freshness.check(["b", "c"], alone=False, now=4.0)
         assert not freshness.is_catching_up, "three of five restarted together"
 
     def test_one_reachable_holder_that_was_not_synced_with_keeps_it_waiting(self) -> None:
         freshness = Freshness()
+        freshness.holders({"*": frozenset("bc")})
         freshness.completed("b", catching_up=True, now=3.0)
-        freshness.check(["b", "c"], 2, alone=False, now=3.0)
+        freshness.check(["b", "c"], alone=False, now=3.0)
         assert freshness.is_catching_up
 
     def test_the_only_holder_needs_no_sync_unless_it_waits_for_its_seeds(self) -> None:
         freshness = Freshness()
-        freshness.check([], 0, alone=False, now=1.0)
+        freshness.check([], alone=False, now=1.0)
         assert freshness.is_catching_up
-        freshness.check([], 0, alone=True, now=2.0)
+        freshness.check([], alone=True, now=2.0)
         assert freshness.synced_at == 2.0

@@ -141,6 +141,8 @@ def test_every_setting_above_the_tables_has_a_variable() -> None:
         "COHERD_DURABILITY": "disk",
         "COHERD_JOURNAL_BYTES_MAX": "1_000_000_000",
         "COHERD_RESET_JITTER": "30",
+        "COHERD_INTEREST": "",
+        "COHERD_REPLAY_MAX": "5_000",
     }
     assert env.keys() == {f"COHERD_{name.upper()}" for name in SETTINGS}
     assert load(None, env, {}) == AgentConfig(
@@ -159,6 +161,8 @@ def test_every_setting_above_the_tables_has_a_variable() -> None:
         durability="disk",
         journal_bytes_max=1_000_000_000,
         reset_jitter=30.0,
+        interest=(),
+        replay_max=5000,
         namespaces={"default": NamespaceConfig()},
     )
 
@@ -359,3 +363,26 @@ def test_a_thousand_mistakes_do_not_fill_the_screen(file: Path) -> None:
     found = problems(file, "".join(f"x{n} = 1\n" for n in range(1000)))
     assert len(found) == 101
     assert found[-1] == "and 900 problems more"
+
+
+# Interest
+
+
+def test_a_handlers_namespaces_must_be_held(file: Path) -> None:
+    text = """interest = ["farm"]
+[[handlers]]
+kind = "redis"
+url = "redis://127.0.0.1:6379/0"
+namespaces = ["farm", "shop"]
+key = "{key}"
+"""
+    (problem,) = problems(file, text)
+    assert problem.startswith("FILE:1: interest: copies of 'shop' are in redis://127.0.0.1:6379")
+    assert problem.endswith('add "shop" to interest, or take it out of the handler')
+    assert read(file, text.replace('["farm"]', '["*"]')).holds("shop")
+
+
+def test_an_interest_fits_into_what_an_agent_says_of_itself(file: Path) -> None:
+    names = ", ".join(f'"{n:064}"' for n in range(15))
+    assert problems(file, f"interest = [{names}]")[0].startswith("FILE:1: interest: the names")
+    assert problems(file, 'interest = ["A"]')[0].startswith("FILE:1: interest[0]: 'A' is not")

@@ -231,6 +231,31 @@ def test_a_namespace_inherits_what_it_leaves_unset(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "rate"), [("1", 1.0), ("2.5", 2.5), ("1_000_000_000", 1e9), ('"none"', None)]
+)
+@pytest.mark.parametrize("setting", ["rate_max", "urgent_rate_max"])
+def test_a_rate_is_a_number_or_none(
+    file: Path, setting: str, written: str, rate: float | None
+) -> None:
+    config = read(file, f"namespaces.shop.{setting} = {written}")
+    assert getattr(config.namespace("shop"), setting) == rate
+
+
+@pytest.mark.parametrize("written", words('0 -1 0.9 1e10 nan inf true "10" "1s" [1]'))
+def test_what_is_no_rate_is_refused(file: Path, written: str) -> None:
+    (problem,) = problems(file, f"namespaces.shop.rate_max = {written}")
+    assert "namespaces.shop.rate_max: expected a number from 1 to 1,000,000,000, got " in problem
+
+
+def test_a_window_may_have_no_time_and_at_most_a_minute(file: Path) -> None:
+    for written, seconds in (("0", 0.0), ('"20ms"', 0.02), ('"1m"', 60.0)):
+        config = read(file, f"namespaces.shop.batch_window = {written}")
+        assert config.namespace("shop").batch_window == seconds
+    (problem,) = problems(file, 'namespaces.shop.batch_window = "61s"')
+    assert "expected 0s to 1m" in problem
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "redis://127.0.0.1",

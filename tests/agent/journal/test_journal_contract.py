@@ -206,9 +206,9 @@ async def test_fetch_finds_by_numbers_whatever_the_order_of_arrival(twin: Twin) 
     assert await journal.fetch(MINE, [(2, 499)], PLENTY) == [early]
     assert await journal.fetch(MINE, [(505, 999)], PLENTY) == [late]
     assert await journal.fetch(MINE, [(3, 3), (509, 509), (1000, 1000)], PLENTY) == [
+        wide,
         early,
         late,
-        wide,
     ]
     assert await journal.fetch(MINE, [(510, 999)], PLENTY) == []
     assert await journal.fetch(MINE, [], PLENTY) == []

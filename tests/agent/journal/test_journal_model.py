@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journal_twins import MINE, PLENTY, THEIRS, MemoryTwin, SqliteTwin, Twin
 
-from coherd.journal import Block, Floor, Write
+from coherd.journal import Block, Era, Floor, Write
 from coherd.model import Cause, Origin, Position, Range, Stream
 
 if TYPE_CHECKING:
@@ -76,6 +76,12 @@ writes = st.builds(
         st.lists(st.tuples(st.floats(0, 1e9), st.floats(0, inf)), max_size=3),
         max_size=1,
     ),
+    eras=st.dictionaries(
+        st.sampled_from(NAMESPACES),
+        st.builds(Era, number, st.floats(0, 1e9), st.just(frozenset()), st.just(frozenset())),
+        max_size=1,
+    ),
+    dropped=st.lists(st.sampled_from(STREAMS), max_size=1),
     life=st.none() | st.builds(Origin, st.just("a"), number),
     healed=st.booleans(),
 )
@@ -101,6 +107,7 @@ class Model:
         self.members: dict[str, bytes] = {}
         self.lives: list[tuple[Origin, int]] = []
         self.max_ttls: dict[str, list[tuple[float, float]]] = {}
+        self.eras: dict[str, Era] = {}
         self.forgotten: dict[str, int] = {}
         self.damages: dict[str, int] = {}
         self.clean = True
@@ -121,6 +128,10 @@ class Model:
         for stream, taken in write.adopted.items():
             self.add(stream, taken)
         self.stream_floors |= write.stream_floors
+        for stream in write.dropped:
+            self.numbers.pop(stream, None)
+            self.stream_floors.pop(stream, None)
+        self.eras |= write.eras
         self.namespace_floors |= write.namespace_floors
         cursors = self.cursors | write.cursors
         self.cursors = {reader: at for reader, at in cursors.items() if at is not None}
@@ -184,6 +195,7 @@ class Model:
         assert contents.cursors == self.cursors
         assert contents.members == self.members
         assert {name: list(h) for name, h in contents.max_ttls.items()} == self.max_ttls
+        assert contents.eras == self.eras
         assert list(contents.lives) == self.lives
         assert contents.clean is self.clean
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from journal_twins import row, store
+from journal_twins import MINE, block, row, store
 
 from coherd.errors import Overloaded, StartRefused
-from coherd.journal import Durability, Write
+from coherd.journal import Durability, Era, Write
 from coherd.journal.sqlite import SqliteJournal, read_boot_id
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def test_a_directory_that_is_not_there_is_named(sqlite_twin: SqliteTwin) -
 
 
 @pytest.mark.bad_input(71)  # future format
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, 4])
 async def test_another_format_is_refused_and_left_alone(
     sqlite_twin: SqliteTwin, number: int
 ) -> None:
@@ -68,9 +68,27 @@ async def test_another_format_is_refused_and_left_alone(
     data = bytearray(sqlite_twin.path.read_bytes())
     data[60:64] = struct.pack(">I", number)
     sqlite_twin.path.write_bytes(data)
-    with pytest.raises(StartRefused, match=f"has format {number}, this release knows format 2"):
+    with pytest.raises(
+        StartRefused, match=f"has format {number}, this release knows format 2 and 3"
+    ):
         sqlite_twin.open()
     assert sqlite_twin.path.read_bytes() == data
+
+
+async def test_a_journal_that_knows_no_eras_is_opened_and_learns_them(
+    sqlite_twin: SqliteTwin,
+) -> None:
+    journal = sqlite_twin.open()
+    await store(journal, block(1, (1, 9)))
+    await journal.aclose()
+    sqlite_twin.change("DROP TABLE eras", "PRAGMA user_version = 2")
+    journal = sqlite_twin.open()
+    assert not journal.damages
+    assert journal.contents.vector == {MINE: ((1, 9),)}
+    era = Era(3, 5.0, frozenset([MINE]), frozenset())
+    await journal.committed(journal.append_nowait(Write(eras={"products": era})))
+    await journal.aclose()
+    assert sqlite_twin.open().contents.eras == {"products": era}
 
 
 async def test_the_journal_of_another_cluster_is_refused(sqlite_twin: SqliteTwin) -> None:

@@ -61,3 +61,28 @@ def test_missing_gives_what_is_not_there_in_order(have: list, asked: list) -> No
     assert list(missing) == sorted(missing)
     for low, high in asked:
         assert a.covers(low, high) == (numbers([(low, high)]) <= numbers(have))
+
+
+MANY = st.sets(st.integers(1, 300), max_size=120)
+
+
+@given(MANY, MANY)
+def test_sets_of_very_many_ranges_are_swept_over_with_the_same_result(x: set, y: set) -> None:
+    a, b = (Intervals((n, n) for n in sorted(each)) for each in (x, y))
+    assert set(a | b) == x | y
+    assert set(a & b) == x & y
+    assert set(a - b) == x - y
+    assert a | b == Intervals((n, n) for n in sorted(x | y)), "ranges that touch are one"
+    assert [set(part) for part in a.chunks(7)] == [
+        {n for low, high in a.ranges()[at : at + 7] for n in range(low, high + 1)}
+        for at in range(0, a.range_count, 7)
+    ]
+
+
+@given(RANGES, st.integers(1, 50), st.integers(0, 9))
+def test_a_range_is_compared_without_looking_at_each_number(
+    have: list, low: int, more: int
+) -> None:
+    a, asked = Intervals(have), set(range(low, low + more + 1))
+    assert a.meets(low, low + more) == bool(asked & numbers(have))
+    assert a.first_missing(low, low + more) == min(asked - numbers(have), default=0)

@@ -187,3 +187,19 @@ def test_a_late_old_row_does_not_make_the_run_forget_early(order: tuple[int, int
         made.receive(batch, [0.0, 90.0][i], Cause.REPAIR, 95.0)
     assert made.forget_due(150.0) == []
     assert len(made.forget_due(190.0)) == 1
+
+
+def test_the_last_rows_that_touch_what_is_named_are_found_by_position() -> None:
+    ledger = Ledger(Keep(age_max=80.0))  # a run lasts 10 s
+    record(ledger, [b"kuser:1", b"puser:", b"kother", EVERYTHING, b"tred"], 1)
+    record(ledger, [b"kuser:1"], 6, Effect.STALE)
+    record(ledger, [b"puser:1", b"puser:12", b"pitem:"], 7)
+    assert ledger.find([b"kuser:1"]) == [7, 6, 4, 2, 1]
+    assert ledger.find([b"puser:"]) == [4, 2]
+    assert ledger.find([b"kuser:2", b"tred"]) == [5, 4, 2]
+    assert ledger.find([EVERYTHING]) == [4]
+    record(ledger, [b"kuser:1"], 10)
+    assert ledger.find([b"kuser:1"]) == [10, 7, 6, 4, 2], "of one run the last"
+    record(ledger, [b"kuser:1"], 11, now=20.0)
+    assert ledger.find([b"kuser:1"]) == [11, 10, 7, 6, 4, 2]
+    assert Ledger().find([b"kuser:1"]) == []

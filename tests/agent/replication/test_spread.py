@@ -192,14 +192,15 @@ def test_a_connection_that_breaks_gives_its_arcs_away_and_begins_anew() -> None:
     core, delegate = region["m0"], widest(region)
     core.originate(payload(1), 0)
     arcs = dict(parcels(core))[delegate].arcs
-    core.closed(delegate, 0.01)
+    core.closed_out(delegate, 0.01)
     assert [parcel.arcs for _, parcel in parcels(core)] == [arcs]
     core.originate(payload(2), 0.02)
     numbers = {name: m.last for name, m in core.messages() if isinstance(m, Parcels)}
     assert numbers[delegate] == 1
     assert max(numbers.values()) == 2
     region.view.remove(delegate)
-    core.closed(delegate, 0.03)
+    core.closed_out(delegate, 0.03)
+    core.forget(delegate)
     assert all(name != delegate for name, _ in core._out)
 
 

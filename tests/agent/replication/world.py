@@ -1,7 +1,8 @@
 """A small random world of replicas: loss, duplication, reordering, compaction, forgetting, resets.
 
-Every member has copies of some keys. A copy carries the time of its fill and lives as long as the
-member's setting of that time said. The world is a function of its seed.
+Every member has copies of some keys of the namespaces that it holds; some only publish. A copy carries the
+time of its fill and lives as long as the member's setting of that time said. The world is a function of its
+seed.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any
 from unittest.mock import patch
 
 from coherd.model import Cause, Effect, Lane, Origin, Stream
+from coherd.replication import answers as answering
 from coherd.replication import ledger, repair, retention
 from coherd.replication.intervals import Intervals
 from coherd.replication.replica import Arrival, Replica
 
 NAMESPACE = "shop"
+DIVIDED = (("shop", "farm"), ("shop",), ("farm",), ())
+"""What members may hold where not everybody holds everything."""
 KEYS = 10
 TTLS = (5.0, 120.0)
 
@@ -37,6 +41,7 @@ class Copy:
 class Member:
     name: str
     random: Random
+    holds: tuple[str, ...] = (NAMESPACE,)
     replica: Replica = field(init=False)
     entries_max: float = inf
     copies: dict[bytes, Copy] = field(default_factory=dict)
@@ -58,13 +63,17 @@ class Member:
     def keep(self, _namespace: str) -> ledger.Keep:
         return ledger.Keep(self.entries_max, self.horizon(NAMESPACE, self.now))
 
+    def keeps(self, stream: Stream) -> bool:
+        return stream.namespace in self.holds or stream.origin.name == self.name
+
     def apply(self, arrival: Arrival | None) -> None:
         """Do to the copies what a cache does, and remember the rows as a journal does."""
         if arrival is None:
             return
         batch = arrival.batch
         if arrival.cause.is_reset:
-            self.copies.clear()
+            of_it = arrival.namespace.encode() + b":"
+            self.copies = {k: c for k, c in self.copies.items() if not k.startswith(of_it)}
             self.resets += 1
         for selector in batch.selectors:
             if batch.effect is Effect.DROP:
@@ -82,14 +91,18 @@ class Member:
 class World:
     """Members, what is on its way between them, and the truth about every row."""
 
-    def __init__(self, seed: int, members: int = 4) -> None:
+    def __init__(self, seed: int, members: int = 4, *, divided: bool = False) -> None:
         self.random = Random(seed)
         self.now = 0.0
         self.members = [Member(f"m{i}", Random(seed * 31 + i)) for i in range(members)]
+        self.namespaces = DIVIDED[0] if divided else (NAMESPACE,)
+        if divided:  # the first two hold everything
+            for i, member in enumerate(self.members):
+                member.holds = DIVIDED[0] if i < 2 else self.random.choice(DIVIDED[1:])
         self.by_name = {member.name: member for member in self.members}
         self.truth: dict[tuple[Stream, int], tuple[bytes, Effect, float]] = {}
         self.network: list[tuple[Any, ...]] = []
-        self.covered = self.blanked = 0
+        self.covered = self.blanked = self.paged = 0
 
     # ---------------------------------------------------------------- what happens
 
@@ -115,10 +128,11 @@ class World:
 
     def invalidate(self) -> None:
         member = self.random.choice(self.members)
-        key = b"k%d" % self.random.randrange(KEYS)
+        namespace = self.random.choice(self.namespaces)
+        key = b"%s:%d" % (namespace.encode(), self.random.randrange(KEYS))
         effect = self.random.choice([Effect.DROP, Effect.STALE])
         arrival = member.replica.accept(
-            NAMESPACE, Lane.NORMAL, [key], effect=effect, versions=None, stamp=0, now=self.now
+            namespace, Lane.NORMAL, [key], effect=effect, versions=None, stamp=0, now=self.now
         )
         number = arrival.batch.numbers[0][0]
         self.truth[arrival.batch.stream, number] = (key, effect, self.now)
@@ -130,8 +144,10 @@ class World:
 
     def fill(self) -> None:
         for member in self.members:
-            for i in range(KEYS):
-                member.copies.setdefault(b"k%d" % i, Copy(self.now, member.ttl))
+            for name in member.holds:
+                for i in range(KEYS):
+                    key = b"%s:%d" % (name.encode(), i)
+                    member.copies.setdefault(key, Copy(self.now, member.ttl))
 
     def compact(self) -> None:
         """Drop what a later held row of the same stream and key supersedes."""
@@ -187,8 +203,15 @@ class World:
     def exchange(self) -> None:
         """One member tells another what it has."""
         teller, hearer = self.random.sample(self.members, 2)
-        claims = [(s, state.have.copy()) for s, state in teller.replica.vector]
-        self.network.append(("claim", hearer, teller.name, claims))
+        self.network.append(("claim", hearer, teller.name, self.shown(teller, hearer)))
+
+    def shown(self, teller: Member, hearer: Member) -> list[tuple[Stream, Intervals]]:
+        """What is told: of what both hold everything, of the rest the teller's own streams."""
+        return [
+            (stream, state.have.copy())
+            for stream, state in teller.replica.vector
+            if teller.keeps(stream) and stream.namespace in hearer.holds
+        ]
 
     def reachable(self, member: Member) -> list[str]:
         return [other.name for other in self.members if other is not member]
@@ -208,7 +231,10 @@ class World:
                 arrivals += [server.arrivals[stream, n] for n in reply.rows]
                 self.covered += bool(reply.covers)
                 self.blanked += bool(reply.blank)
-            self.network.append(("answer", member, ask, answers, arrivals))
+            few = self.random.random() < 0.6
+            pages = list(answering.pages(answers, 2 if few else 1000, 1 if few else 1000))
+            self.paged += len(pages) > 1
+            self.network.append(("answer", member, ask, pages, arrivals))
         for namespace, cause in member.repair.resets(self.now, self.reachable(member)):
             self.reset(member, namespace, cause)
 
@@ -224,7 +250,7 @@ class World:
             getattr(self, f"deliver_{kind}")(member, lost, *rest)
 
     def deliver_row(self, member: Member, lost: bool, arrival: Arrival) -> None:
-        if not lost:
+        if not lost and member.keeps(arrival.batch.stream):
             member.apply(
                 member.replica.receive(arrival.batch, arrival.accepted_at, Cause.LINK, self.now)
             )
@@ -234,7 +260,7 @@ class World:
             member.repair.claim(teller, claims)
 
     def deliver_answer(
-        self, member: Member, lost: bool, ask: repair.Ask, answers: dict, arrivals: list
+        self, member: Member, lost: bool, ask: repair.Ask, pages: list[dict], arrivals: list
     ) -> None:
         if lost:
             member.repair.failed(ask, self.now, 0.0)
@@ -245,7 +271,15 @@ class World:
                 return
             receive = member.replica.receive
             member.apply(receive(arrival.batch, arrival.accepted_at, Cause.REPAIR, self.now))
-        member.repair.answered(ask, answers, self.now)
+        member.repair.answered(ask, self.read(pages), self.now)
+
+    def read(self, pages: list[dict]) -> dict[Stream, repair.Answer]:
+        """Join what several messages say."""
+        whole: dict[Stream, repair.Answer] = {}
+        for page in pages:
+            for stream, part in page.items():
+                whole[stream] = whole[stream].joined(part) if stream in whole else part
+        return whole
 
     # ---------------------------------------------------------------- what must hold
 
@@ -262,6 +296,8 @@ class World:
                         continue
                     if effect is Effect.DROP or not copy.marked:
                         raise Stale(f"{member.name} serves {key!r} against {stream} {number}")
+                if state.have and not member.keeps(stream):
+                    raise Stale(f"{member.name} keeps {stream}, which it does not hold")
 
     def heal(self) -> None:
         """Let faults end: every vector becomes the same, and nothing stale is left."""
@@ -273,10 +309,9 @@ class World:
             self.now += 0.5
             self.expire()
             for teller in self.members:
-                claims = [(s, state.have.copy()) for s, state in teller.replica.vector]
                 for hearer in self.members:
                     if hearer is not teller:
-                        hearer.repair.claim(teller.name, claims)
+                        hearer.repair.claim(teller.name, self.shown(teller, hearer))
             for _ in self.members:
                 self.repair()
             while self.network:
@@ -287,16 +322,19 @@ class World:
         raise AssertionError("the members did not become equal")
 
     def converged(self) -> bool:
-        first = dict(self.members[0].replica.vector)
+        """The first member holds everything, and all has what they hold, and their own."""
+        first = {s: state.have for s, state in self.members[0].replica.vector if state.have}
         return all(
-            {s: st.have for s, st in m.replica.vector} == {s: st.have for s, st in first.items()}
+            {s: state.have for s, state in m.replica.vector if state.have}
+            == {s: have for s, have in first.items() if m.keeps(s)}
             and not m.repair.open()
             for m in self.members
+            if m.holds
         )
 
 
-def run(seed: int, steps: int = 500) -> World:
-    world = World(seed)
+def run(seed: int, steps: int = 500, *, divided: bool = False) -> World:
+    world = World(seed, divided=divided)
     for _ in range(steps):
         world.step()
     world.heal()
