@@ -10,6 +10,7 @@ import pytest
 
 import coherd.replication.repair
 from coherd.model import Cause, Range, Stream
+from coherd.replication.gap import Gap
 from coherd.replication.intervals import Intervals
 from coherd.replication.outlink import OutLink
 from coherd.replication.receipt_tree import ReceiptTree
@@ -19,6 +20,7 @@ from coherd.replication.vector import Vector
 from coherd.sim.faults import compaction, member, readers
 from coherd.sim.faults.member import Member
 from coherd.sim.faults.mending import Mending
+from coherd.sim.faults.offering import Offering
 from coherd.sim.faults.readers import Cache
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -107,7 +109,7 @@ def weaker_rows_supersede(plant: pytest.MonkeyPatch) -> None:
 def nothing_is_given_up(plant: pytest.MonkeyPatch) -> None:
     """A hole that nobody can fill stays open for ever."""
     plant.setattr(coherd.replication.repair, "UNCLAIMED_AFTER", inf)
-    plant.setattr(Repair, "_below_floor", lambda *_arguments: Intervals())
+    plant.setattr(Gap, "below_floor", lambda *_arguments: Intervals())
 
 
 def sums_are_not_compared(plant: pytest.MonkeyPatch) -> None:
@@ -117,7 +119,7 @@ def sums_are_not_compared(plant: pytest.MonkeyPatch) -> None:
 
 def nothing_is_offered(plant: pytest.MonkeyPatch) -> None:
     """A publisher that holds nothing offers its rows to nobody."""
-    plant.setattr(Mending, "offer", lambda _self, _stream: None)
+    plant.setattr(Offering, "pending", lambda _self: {})
 
 
 def having_is_applying(plant: pytest.MonkeyPatch) -> None:
@@ -178,15 +180,13 @@ def entries_do_not_outlive_rows(plant: pytest.MonkeyPatch) -> None:
 def first_blank_resets(plant: pytest.MonkeyPatch) -> None:
     """A namespace is reset as soon as one member has forgotten a row."""
 
-    def below(
-        _self: Repair, _stream: Stream, gap: Any, holes: Intervals, _names: object
-    ) -> Intervals:
+    def below(self: Gap, *_arguments: object) -> Intervals:
         result = Intervals()
-        for numbers in gap.denied.values():
+        for numbers in self.denied.values():
             result.update(numbers)
-        return holes & result
+        return self.holes() & result
 
-    plant.setattr(Repair, "_below_floor", below)
+    plant.setattr(Gap, "below_floor", below)
 
 
 def whoever_was_away_resets(plant: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def gaps_are_kept(plant: pytest.MonkeyPatch) -> None:
     def answered(self: Repair, ask: Any, answers: Any, now: float) -> Any:
         result = original(self, ask, answers, now)
         for stream, numbers in ask.wanted.items():
-            self._gap(stream).waiting.append((numbers, Intervals([(10**9, 10**9)])))
+            self._gap(stream).wait(numbers, Intervals([(10**9, 10**9)]))
         return result
 
     plant.setattr(Repair, "answered", answered)

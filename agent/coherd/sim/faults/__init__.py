@@ -9,6 +9,7 @@ not be.
     readers    caches with copies of their own, and watchers: both read arrivals by one rule
     links      connections, cuts, and messages under way
     messages   what members say while they mend
+    offering   when a publisher offers rows of what it does not hold
     mending    when a member tells, compares, fetches and resets
     member     one host: its cores, journal, cache and watcher
     world      all of them, and time

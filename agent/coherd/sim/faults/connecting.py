@@ -119,11 +119,15 @@ class Connecting(ABC):
         if member.linked_at.pop(other.name, None) is None:
             return
         member.peers = sorted(member.linked_at)
-        now = member.now
-        member.spread.closed(other.name, now)
-        member.mending.closed(other.name, now)
+        self._forget_links(member, other.name)
+        member.mending.closed(other.name, member.now)
         life, seconds = member.life, self.random.uniform(DEAD_AFTER_MIN, DEAD_AFTER_MAX)
         self.when_awake(member, life, seconds, lambda: self._dead(member, other))
+
+    def _forget_links(self, member: Member, name: str) -> None:
+        for urgent in (True, False):
+            member.spread.closed_in(name, urgent=urgent)
+        member.spread.closed_out(name, member.now)
 
     def _dead(self, member: Member, other: Member) -> None:
         if other.name in member.linked_at:
@@ -131,7 +135,8 @@ class Connecting(ABC):
         if any(other.name in self.by_name[third].linked_at for third in member.peers):
             return  # it answers others
         member.view.remove(other.name)
-        member.spread.closed(other.name, member.now)
+        member.spread.closed_out(other.name, member.now)
+        member.spread.forget(other.name)
 
     def dial(self, member: Member) -> None:
         """Link a member with all that it can reach."""
@@ -162,7 +167,7 @@ class Connecting(ABC):
         name = other.name
         if name in member.linked_at:  # the old connection was not missed yet
             self._closed(member, other)
-        member.spread.closed(name, member.now)  # whatever was sent into nowhere
+        self._forget_links(member, name)  # whatever was sent into nowhere
         member.linked_at[name] = self.now
         member.peers = sorted(member.linked_at)
         if other.epochs.get(member.name, 0) > member.epoch:

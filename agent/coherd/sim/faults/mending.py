@@ -10,8 +10,9 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from coherd.model import Cause
-from coherd.replication.freshness import Freshness
-from coherd.replication.repair import Repair, answer
+from coherd.replication.answers import answer
+from coherd.replication.freshness import Freshness, domains
+from coherd.replication.repair import Repair
 from coherd.sim.faults.messages import (
     Compare,
     Compared,
@@ -22,14 +23,15 @@ from coherd.sim.faults.messages import (
     Offer,
     OfferReply,
 )
+from coherd.sim.faults.offering import Offering
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
     from coherd.model import Batch, Stream
-    from coherd.replication.intervals import Intervals
-    from coherd.replication.repair import Answer, Ask
+    from coherd.replication.answers import Answer
+    from coherd.replication.repair import Ask
     from coherd.sim.faults.member import Member
     from coherd.sim.faults.messages import Claims, Message
 
@@ -38,7 +40,6 @@ HAVE_INTERVAL_QUIET = 1.0
 HAVE_REPEATS = 3
 HAVE_STREAMS_MAX = 1_000
 COMPARE_INTERVAL = 10.0
-OFFER_INTERVAL = 10.0
 FETCH_TIMEOUT = 10.0
 FETCHES_MAX = 3
 FETCH_RETRY_AFTER = 0.05
@@ -56,6 +57,12 @@ class Mending:
         self._vector = member.replica.vector
         self.repair = Repair(self._vector, random, member.horizon, member.reset_jitter)
         self.freshness = Freshness()
+        self.freshness.holders(
+            domains(
+                member.interest,
+                {m.name: m.interest for m in member.world.members if m is not member},
+            )
+        )
         self.changed: dict[Stream, None] = {}
         self.told: dict[Stream, int] = {}
         self.comparing: dict[str, bool | None] = {}
@@ -66,14 +73,11 @@ class Mending:
         self.tell_at = now + random.uniform(0.0, HAVE_INTERVAL_QUIET)
         self.compare_at = now + random.uniform(0.0, COMPARE_INTERVAL)
         self.plan_at = inf
-        self.offer_at = inf
         self._sums: dict[str, int] = {}
         self._totals: dict[tuple[str, ...], int] = {}
-        self.unoffered: dict[Stream, None] = {}
+        self.offering = Offering(member, random)
         for stream, _ in list(self._vector):
             self.repair.touch(stream)
-            if stream.origin.name == member.name and stream.namespace not in member.holds:
-                self.offer(stream)
         self.look()
 
     # ------------------------------------------------------------------ what the member says
@@ -120,7 +124,7 @@ class Mending:
 
     def next_timer(self) -> float:
         """Give when `handle_timer` wants to be called, in the member's own time."""
-        return min(self.tell_at, self.compare_at, self.plan_at, self.offer_at)
+        return min(self.tell_at, self.compare_at, self.plan_at, self.offering.due)
 
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
@@ -132,8 +136,8 @@ class Mending:
                 self.compare(self._random.choice(peers))
         if self.plan_at <= now:
             self._plan(now)
-        if self.offer_at <= now:
-            self._offer(now)
+        if self.offering.due <= now:
+            self.offering.offer(now)
 
     # ------------------------------------------------------------------ telling and comparing
 
@@ -155,9 +159,8 @@ class Mending:
                 del self.told[stream]
         if self.asked or self.comparing:
             self._look_at_waiting(now)
-        if self.freshness.synced_at is None:
-            others = len(self._member.world.members) - 1
-            self.freshness.check(peers, others, alone=False, now=now)
+        if self.freshness.is_catching_up:
+            self.freshness.check(peers, alone=False, now=now)
         self.tell_at = now + (HAVE_INTERVAL_BUSY if streams else HAVE_INTERVAL_QUIET)
         self._member.look_after(now)
 
@@ -175,10 +178,13 @@ class Mending:
     def _tell_one(self, name: str, streams: Sequence[Stream]) -> None:
         changes: Claims = ()
         if streams:
-            shared = self._member.shared(name)
-            state = self._vector.state
-            changes = tuple((s, state(s).have.copy()) for s in streams if s.namespace in shared)
-        have = Have(changes, self.sum(name), self.freshness.synced_at is None)
+            holds, get = self._member.world.by_name[name].holds, self._vector.get
+            changes = tuple(
+                (s, state.have.copy())
+                for s in streams
+                if s.namespace in holds and (state := get(s)) is not None
+            )
+        have = Have(changes, self.sum(name), self.freshness.is_catching_up)
         self._member.say(name, have)
 
     def _synced(self, name: str, *, catching_up: bool) -> None:
@@ -197,23 +203,6 @@ class Mending:
             for stream, state in self._vector.streams(namespace).items()
             if state.have
         )
-
-    # ------------------------------------------------------------------ offering
-
-    def offer(self, stream: Stream) -> None:
-        """Offer an own stream of a namespace that is not held here, until a holder has it."""
-        self.unoffered[stream] = None
-        self.offer_at = min(self.offer_at, self._member.now + OFFER_INTERVAL)
-
-    def _offer(self, now: float) -> None:
-        by_namespace: dict[str, list[Stream]] = {}
-        for stream in self.unoffered:
-            by_namespace.setdefault(stream.namespace, []).append(stream)
-        for namespace, streams in by_namespace.items():
-            if holders := [n for n in self._member.peers if self._member.holds_too(n, namespace)]:
-                claims = tuple((s, self._vector.state(s).have.copy()) for s in streams)
-                self._member.say(self._random.choice(holders), Offer(claims))
-        self.offer_at = now + OFFER_INTERVAL if self.unoffered else inf
 
     # ------------------------------------------------------------------ asking
 
@@ -287,7 +276,7 @@ class Mending:
             self.repair.claim(source, have.changes)
             self.look()
         mine = self.sum(source)
-        catching_up = self.freshness.synced_at is None
+        catching_up = self.freshness.is_catching_up
         reply = HaveReply(mine, self.is_quiet, catching_up, bool(have.changes))
         self._member.say(source, reply)
         if mine == have.sum:
@@ -315,12 +304,9 @@ class Mending:
             case Offer(streams):
                 self.repair.claim(source, streams)
                 self.look()
-                state = self._vector.state
-                self._member.say(
-                    source, OfferReply(tuple((s, state(s).have.copy()) for s, _ in streams))
-                )
+                self._member.say(source, OfferReply(self.offering.answer(streams)))
             case OfferReply(streams):
-                self._offered(streams)
+                self.offering.answered(streams)
 
     def _compared(self, source: str, streams: Claims, *, is_equal: bool, catching_up: bool) -> None:
         if source not in self.comparing:
@@ -332,8 +318,3 @@ class Mending:
         self.comparing[source] = catching_up
         self.repair.claim(source, streams)
         self.look()
-
-    def _offered(self, streams: Sequence[tuple[Stream, Intervals]]) -> None:
-        for stream, numbers in streams:
-            if stream in self.unoffered and self._vector.state(stream).have <= numbers:
-                del self.unoffered[stream]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from coherd.model import Batch, Stream
+    from coherd.replication.answers import Answer
     from coherd.replication.intervals import Intervals
-    from coherd.replication.repair import Answer
 
 Claims: TypeAlias = "tuple[tuple[Stream, Intervals], ...]"
 

@@ -274,11 +274,8 @@ class FaultWorld(Connecting):
         member.enter(rows)
         payload = Payload(issued.payload, namespace, lane, size_bytes, receipt)
         member.spread.originate(payload, member.now)
-        if namespace in member.holds:
-            if receipt:
-                member.ask(issued.payload)
-        else:
-            member.mending.offer(rows.batch.stream)
+        if receipt and namespace in member.holds:
+            member.ask(issued.payload)
         self.settle(member)
         return True
 
