@@ -150,6 +150,8 @@ def say_one(found: Outcome) -> None:
         ("calls that invalidated", f"{found.calls:,}"),
         ("taken in as superseded", f"{found.covers:,}"),
         ("taken in as expired", f"{found.blanks:,}"),
+        ("eras", f"{found.eras:,}"),
+        ("forgotten streams", f"{found.forgotten:,}"),
         ("lost with disks and crashes", f"{found.extinct:,}"),
         ("resets of single readers", f"{found.reader_resets:,}"),
         ("writes that journals refused", f"{found.refused:,}"),

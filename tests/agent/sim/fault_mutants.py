@@ -10,6 +10,7 @@ import pytest
 
 import coherd.replication.repair
 from coherd.model import Cause, Range, Stream
+from coherd.replication.eras import Eras
 from coherd.replication.gap import Gap
 from coherd.replication.intervals import Intervals
 from coherd.replication.outlink import OutLink
@@ -22,6 +23,7 @@ from coherd.sim.faults.member import Member
 from coherd.sim.faults.mending import Mending
 from coherd.sim.faults.offering import Offering
 from coherd.sim.faults.readers import Cache
+from coherd.sim.faults.retiring import Retiring
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -199,6 +201,33 @@ def whoever_was_away_resets(plant: pytest.MonkeyPatch) -> None:
             self._member.reset(self._member.holds[0], Cause.UNCLAIMED)
 
     plant.setattr(Mending, "linked", linked)
+
+
+def eras_are_not_compared(plant: pytest.MonkeyPatch) -> None:
+    """Whoever comes back after long is believed whatever it shows, and never finds out that it was."""
+    plant.setattr(Eras, "believed", lambda _self, _theirs, shown, _publisher="": list(shown))
+    plant.setattr(Eras, "left_behind", lambda *_arguments: [])
+
+
+def streams_go_at_once(plant: pytest.MonkeyPatch) -> None:
+    """A stream is forgotten in the era that follows its end, before all have heard of it."""
+
+    def is_quiet(self: Eras, stream: Stream, _state: Any) -> bool:
+        return self._is_dead(stream.origin)
+
+    plant.setattr(Eras, "_is_quiet", is_quiet)
+
+
+def who_was_left_behind_issues_nothing(plant: pytest.MonkeyPatch) -> None:
+    """Rows that nobody has heard of go with their stream."""
+    original = Retiring.look
+
+    def look(self: Retiring) -> None:
+        for behind in self._behind.values():
+            behind.calls.clear()
+        original(self)
+
+    plant.setattr(Retiring, "look", look)
 
 
 def links_release_nothing(plant: pytest.MonkeyPatch) -> None:

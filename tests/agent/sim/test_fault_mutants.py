@@ -21,9 +21,9 @@ SEEDS_MAX = 40
 """A core that changes draws other numbers: then another seed may be the one that shows a bug."""
 LONG = Size(6, 900.0, (12, 16), 8)
 CASES: list[tuple[Plant, str, Size, tuple[str, ...], int]] = [
-    (mutants.covers_do_not_wait, "vector", SHORT, ("halves", "cut off", "stall"), 24),
+    (mutants.covers_do_not_wait, "vector", SHORT, ("halves", "cut off", "stall"), 21),
     (mutants.any_age_is_old, "vector", SHORT, ("contract", "cut off", "lose disk"), 1),
-    (mutants.only_the_present_counts, "vector", LONG, ("contract", "cut off"), 1),
+    (mutants.only_the_present_counts, "vector", LONG, ("contract", "cut off"), 6),
     (mutants.adoption_raises_no_floor, "vector", SHORT, ("lose disk", "cut off"), 7),
     (mutants.claims_are_believed, "vector", SHORT, ("stall",), 1),
     (mutants.reset_has_no_row, "vector", SHORT, ("lose disk", "cut off"), 2),
@@ -39,6 +39,9 @@ CASES: list[tuple[Plant, str, Size, tuple[str, ...], int]] = [
     (mutants.rows_are_taken_twice, "reader", SHORT, ("stall",), 2),
     (mutants.entries_do_not_outlive_rows, "reader", SHORT, ("contract", "lose disk"), 1),
     (mutants.whoever_was_away_resets, "reset", SHORT, ("halves", "stall"), 2),
+    (mutants.eras_are_not_compared, "era", LONG, ("away", "flap"), 2),
+    (mutants.streams_go_at_once, "era", LONG, ("flap",), 3),
+    (mutants.who_was_left_behind_issues_nothing, "missing", LONG, ("away",), 3),
     (mutants.links_release_nothing, "memory", SHORT, ("stall",), 1),
     (mutants.gaps_are_kept, "memory", SHORT, ("cut off",), 1),
     (mutants.tags_are_not_applied, "stale", SHORT, ("stall",), 3),

@@ -6,6 +6,7 @@ receipt     no receipt names a member that has not applied
 reader      readers are shown nothing twice, and nothing is left out in silence
 stale       no copy that an accepted row invalidates is left in a cache
 reset       no reset without need, and no more than the faults explain
+era         no stream that all have forgotten returns, and none is forgotten before all of it was heard of
 memory      what is kept is bounded
 """
 
@@ -15,6 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from coherd.model import Cause, Effect
+from coherd.replication.eras import BEHIND, NEVER
 from coherd.replication.intervals import Intervals
 from coherd.replication.outlink import LINK_BYTES_MAX
 from coherd.replication.repair import REFUSALS_MAX
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from coherd.model import Stream
+    from coherd.replication.eras import Turn
     from coherd.replication.repair import Adoption
     from coherd.replication.waiting import Waiting
     from coherd.sim.faults.member import Member
     from coherd.sim.faults.readers import Reader
+    from coherd.sim.faults.truth import Issued
     from coherd.sim.faults.world import FaultWorld
 
 VIOLATIONS_MAX = 50
@@ -71,7 +75,11 @@ class Checks:
         self.loses_nothing = False
         """Whether no row can be lost, and all that is forgotten has expired for everybody. Then a hole ends
         in a reset only where nobody who has the row could be reached for long enough."""
-        self.blanks = self.covers = 0
+        self.blanks = self.covers = self.eras = 0
+        self.forgotten: set[Stream] = set()
+        """Streams that somebody has forgotten."""
+        self.gone: set[Stream] = set()
+        """Streams that nobody has any more who is believed: they must not return."""
         self._rightly: dict[str, dict[Stream, Intervals]] = {}
         """Per host what it took in without a row, and not by a reset."""
 
@@ -110,7 +118,9 @@ class Checks:
     ) -> None:
         """Look at a reset that is about to be made."""
         self.resets_made.append(Reset(self._world.now, member.name, namespace, cause))
-        if cause is not Cause.TOO_FAR_BEHIND and all(
+        for stream in sorted(adopted.keys() & self.gone):
+            self.violate("era", f"{member.name} is reset for {stream}, which all had forgotten")
+        if cause not in {Cause.TOO_FAR_BEHIND, Cause.LEFT_BEHIND} and all(
             self._is_obtainable(member, stream, number)
             for stream, numbers in adopted.items()
             for number in numbers
@@ -142,6 +152,53 @@ class Checks:
             if left and issued.at > cache.covered_at(stream.namespace):
                 self.violate("receipt", f"{origin.name} counts {name}: {stream} {left}")
 
+    def turned(self, member: Member, turn: Turn) -> None:
+        """Look at the streams that a member forgets."""
+        self.eras = max(self.eras, turn.era.number)
+        for stream in turn.dropped:
+            had = member.justified.pop(stream, Intervals())
+            self.forgotten.add(stream)
+            member.dropped.add(stream)
+            if not self._is_known(stream, turn.era.number):
+                self.gone.add(stream)
+            for reader in (member.cache, member.watcher):
+                reader.may_repeat(stream)  # until it is gone everywhere
+            if member.mending.retiring.is_behind:
+                continue  # it is reset
+            lacking = self._world.truth.accepted(stream) - had
+            for issued in self._world.truth.find(stream, lacking.ranges()):
+                if not self._is_excused(member, issued):
+                    self.violate("era", f"{member.name} forgets {stream} {lacking} unheard")
+
+    def _is_excused(self, member: Member, issued: Issued) -> bool:
+        """Tell whether rows of a stream that somebody has forgotten matter no more to a member."""
+        namespace, at = issued.batch.stream.namespace, issued.at
+        return self._world.now - at >= member.needed_ttl(namespace) or any(
+            reset.at >= at
+            for reset in self.resets_made
+            if reset[1:] == (member.name, namespace, Cause.LEFT_BEHIND)
+        )
+
+    def _is_known(self, stream: Stream, era: int) -> bool:
+        """Tell whether anybody who may show a stream has it still."""
+        for member in self._world.members:
+            if member.is_up:
+                state = member.replica.vector.get(stream)
+                if state is not None and state.have:
+                    return True
+            elif stream in member.disk.have:
+                then = member.disk.eras.get(stream.namespace, NEVER).number
+                if then + BEHIND > era or stream.namespace not in member.holds:
+                    return True
+        return False
+
+    def _look_for_forgotten(self, member: Member) -> None:
+        for stream in sorted(self.gone):
+            state = member.replica.vector.get(stream)
+            if state is not None and state.have and not member.mending.retiring.is_behind:
+                self.gone.discard(stream)
+                self.violate("era", f"{member.name} knows {stream} {state.have} again")
+
     def memory(self) -> None:
         """Look at what members keep."""
         world = self._world
@@ -149,6 +206,7 @@ class Checks:
         for member in world.members:
             if not member.is_up:
                 continue
+            self._look_for_forgotten(member)
             gaps = member.mending.repair._gaps
             spread = member.spread.statistics()
             config = member.spread.config
@@ -211,7 +269,14 @@ class Checks:
                 continue
             state = member.replica.vector.get(stream)
             have = state.have if state is not None else Intervals()
-            if missing := truth.accepted(stream) - have:
+            missing = truth.accepted(stream) - have
+            if missing and state is None and stream in self.forgotten:
+                if stream in member.dropped:
+                    continue
+                for issued in truth.find(stream, missing.ranges()):
+                    if self._is_excused(member, issued):
+                        missing = missing - Intervals(issued.batch.numbers)
+            if missing:
                 self.violate("missing", f"{member.name} lacks {stream} {missing}")
 
     def _look_at_copies(self, member: Member) -> None:
@@ -249,17 +314,19 @@ class Checks:
                 continue
             since = reader.covered_at(stream.namespace)
             silent = [i for i in truth.find(stream, left.ranges()) if i.at > since]
+            if silent and stream in self.forgotten and member.replica.vector.get(stream) is None:
+                silent = [i for i in silent if not self._is_excused(member, i)]
             if silent:
                 numbers = [(issued.first, issued.last) for issued in silent]
                 self.violate("reader", f"the {who} was not shown {stream} {numbers}")
 
     def _count_resets(self) -> None:
-        counts: Counter[tuple[str, str]] = Counter()
+        counts: Counter[tuple[str, str, bool]] = Counter()
         for _, name, namespace, cause in self.resets_made:
-            counts[name, namespace] += 1
-            if self.loses_nothing and cause is not Cause.UNCLAIMED:
+            counts[name, namespace, cause is Cause.LEFT_BEHIND] += 1
+            if self.loses_nothing and cause not in {Cause.UNCLAIMED, Cause.LEFT_BEHIND}:
                 self.violate("reset", f"{name} {namespace}: {cause}, but nothing was lost")
-        for (name, namespace), count in counts.items():
+        for (name, namespace, _), count in counts.items():
             if count > self.resets_max:
                 self.violate(
                     "reset", f"{name} {namespace}: {count} resets, {self.resets_max} explained"

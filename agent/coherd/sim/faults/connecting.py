@@ -172,7 +172,7 @@ class Connecting(ABC):
         member.peers = sorted(member.linked_at)
         if other.epochs.get(member.name, 0) > member.epoch:
             member.begin_epoch(other.epochs[member.name])
-        member.epochs[name] = max(member.epochs.get(name, 0), other.epoch)
+        member.hear_of(other)
         if name not in member.unknown:
             member.view.add(name, other.interest)
         member.mending.linked(name)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from coherd.replication.intervals import Intervals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from coherd.model import Stream
+    from coherd.replication.eras import Era
     from coherd.replication.replica import Arrival
     from coherd.replication.retention import Floor
 
@@ -37,6 +38,8 @@ class Write:
     forgotten: Mapping[str, int] = field(default_factory=dict)
     compacted: Mapping[Stream, Intervals] = field(default_factory=dict)
     max_ttls: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    eras: Mapping[str, Era] = field(default_factory=dict)
+    dropped: Collection[Stream] = ()
     life: tuple[int, int] | None = None
     """A new epoch, and the first position it can write."""
 
@@ -61,6 +64,9 @@ class Disk:
         self.lives: list[tuple[int, int]] = []
         self.position = 0
         self.running_time = 0.0
+        self.eras: dict[str, Era] = {}
+        self.dropped: set[Stream] = set()
+        """The truth: streams that were known once, and are forgotten."""
         self.justified: dict[Stream, Intervals] = {}
         """The truth: the numbers whose rows, or right adoptions, were committed."""
 
@@ -85,8 +91,17 @@ class Disk:
         if write.forgotten:
             upto = write.forgotten
             self.log = [a for a in self.log if a.last > upto.get(a.namespace, 0)]
+        self._turn(write)
         if write.life is not None:
             self.lives.append(write.life)
+
+    def _turn(self, write: Write) -> None:
+        for stream in write.dropped:
+            for known in (self.have, self.compacted, self.justified):
+                known.pop(stream, None)
+            self.floors.pop(stream, None)
+        self.dropped.update(write.dropped)
+        self.eras.update(write.eras)
 
 
 class Journal:

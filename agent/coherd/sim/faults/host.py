@@ -31,12 +31,17 @@ class Policy:
 class Host:
     """What outlives the agent, and the time and the settings of each of its lives."""
 
-    def __init__(self, world: FaultWorld, drift: float) -> None:
+    def __init__(self, world: FaultWorld, name: str, holds: Sequence[str], drift: float) -> None:
         self.world = world
+        self.name = name
+        self.holds = tuple(holds)
+        self._shared: dict[str, tuple[str, ...]] = {}
         self.is_up = False
         self.rate = 1 + drift
         self.skew = 0.0
         """Seconds that the wall clock is ahead."""
+        self.epochs: dict[str, int] = {}
+        """The highest epoch that it has seen of each member."""
         self.policies: dict[str, Policy] = {}
         self.past_ttls: dict[str, list[tuple[float, float]]] = {}
         """The truth per namespace: since when, in true time, and under which `max_ttl` copies are kept."""
@@ -54,6 +59,25 @@ class Host:
 
     def store_ttls(self, namespaces: Sequence[str]) -> None:
         """Store the settings that count, present and past."""
+
+    def shared(self, name: str) -> tuple[str, ...]:
+        """Give the namespaces that another member holds, too."""
+        shared = self._shared.get(name)
+        if shared is None:
+            theirs = self.world.by_name[name].holds
+            shared = self._shared[name] = tuple(n for n in self.holds if n in theirs)
+        return shared
+
+    def holds_too(self, name: str, namespace: str) -> bool:
+        """Tell whether another member holds a namespace."""
+        return namespace in self.world.by_name[name].holds
+
+    def hear_of(self, other: Host) -> None:
+        """Hear of the lives of all members that another one knows, and of its own."""
+        mine = self.epochs
+        for name, epoch in other.epochs.items():
+            if epoch > mine.get(name, 0) and name != self.name:
+                mine[name] = epoch
 
     @property
     def now(self) -> float:

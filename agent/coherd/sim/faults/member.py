@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from coherd.model import Batch, Stream
+    from coherd.replication.eras import Turn
     from coherd.replication.repair import Adoption
     from coherd.replication.replica import Arrival
     from coherd.sim.faults.links import Arrival as Incoming
@@ -53,10 +54,10 @@ class Member(Host):
 
     def __init__(self, world: FaultWorld, index: int, holds: Sequence[str], seed: int) -> None:
         self.random = Random(seed)
-        super().__init__(world, self.random.uniform(-DRIFT_MAX, DRIFT_MAX))
+        super().__init__(
+            world, f"member-{index}", holds, self.random.uniform(-DRIFT_MAX, DRIFT_MAX)
+        )
         self.index = index
-        self.name = f"member-{index}"
-        self.holds = tuple(holds)
         everything = len(holds) == len(world.namespaces)
         self.interest = (EVERY_NAMESPACE,) if everything else self.holds
         self.cache = Cache(self.name)
@@ -77,11 +78,8 @@ class Member(Host):
         """Their names, in order."""
         self.unknown: set[str] = set()
         """Whom this member does not know, although it should."""
-        self.epochs: dict[str, int] = {}
-        """The highest epoch that it has seen of each member."""
         self.justified: dict[Stream, Intervals] = {}
         """The truth: numbers whose rows arrived in this life or before, or that were rightly adopted."""
-        self._shared: dict[str, tuple[str, ...]] = {}
 
     # ------------------------------------------------------------------ lives
 
@@ -105,6 +103,7 @@ class Member(Host):
         self.log: list[Arrival] = []
         self._entered: dict[int, float] = {}
         self._restore(disk)
+        self.dropped = disk.dropped.copy()
         self.justified = {stream: numbers.copy() for stream, numbers in disk.justified.items()}
         self.commit_at = self.apply_at = self.watch_at = inf
         self._forget_at = self.now
@@ -202,18 +201,6 @@ class Member(Host):
 
     # ------------------------------------------------------------------ others
 
-    def shared(self, name: str) -> tuple[str, ...]:
-        """Give the namespaces that another member holds, too."""
-        shared = self._shared.get(name)
-        if shared is None:
-            theirs = self.world.by_name[name].holds
-            shared = self._shared[name] = tuple(n for n in self.holds if n in theirs)
-        return shared
-
-    def holds_too(self, name: str, namespace: str) -> bool:
-        """Tell whether another member holds a namespace."""
-        return namespace in self.world.by_name[name].holds
-
     def say(self, name: str, message: Message) -> None:
         """Send another member a message about repair."""
         self.world.send(self, name, message)
@@ -243,20 +230,30 @@ class Member(Host):
             self.write(Write(adopted={stream: numbers}, floors=floors))
             self.mending.note_changed(stream)
 
-    def reset(self, namespace: str, cause: Cause) -> None:
-        """Declare every copy of a namespace doubtful, and adopt what is missing, in one write."""
+    def reset(self, namespace: str, cause: Cause, turn: Callable[[], Turn] | None = None) -> None:
+        """Declare every copy of a namespace doubtful, and adopt what is missing, in one write.
+
+        `turn` goes to another era with it.
+        """
         if self.journal.is_full:
             return
         adopted = self.mending.repair.reset(namespace)
         self.world.checks.resets(self, namespace, cause, adopted)
-        self.enter(self.replica.reset(namespace, adopted, cause, self.now))
+        arrival = self.replica.reset(namespace, adopted, cause, self.now)
+        self.enter(arrival, turn() if turn is not None else None)
 
-    def enter(self, arrival: Arrival) -> None:
+    def enter(self, arrival: Arrival, turn: Turn | None = None) -> None:
         """Journal an arrival and show it to the readers."""
         adopted = arrival.adopted
         state = self.replica.vector.state
         stored = self.write(
-            Write([arrival], adopted, {stream: state(stream).floor for stream in adopted})
+            Write(
+                [arrival],
+                adopted,
+                {stream: state(stream).floor for stream in adopted},
+                eras={turn.namespace: turn.era} if turn else {},
+                dropped=turn.dropped if turn else (),
+            )
         )
         self.log.append(arrival)
         self._entered[arrival.position] = self.world.now

@@ -24,6 +24,7 @@ from coherd.sim.faults.messages import (
     OfferReply,
 )
 from coherd.sim.faults.offering import Offering
+from coherd.sim.faults.retiring import Retiring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +77,7 @@ class Mending:
         self._sums: dict[str, int] = {}
         self._totals: dict[tuple[str, ...], int] = {}
         self.offering = Offering(member, random)
+        self.retiring = Retiring(member, self.repair)
         for stream, _ in list(self._vector):
             self.repair.touch(stream)
         self.look()
@@ -92,6 +94,11 @@ class Mending:
         self.changed[stream] = None
         self._totals.clear()
         self._sums.pop(stream.namespace, None)
+
+    def forget_sums(self) -> None:
+        """Note that streams are shown that were not, or not any more."""
+        self._totals.clear()
+        self._sums.clear()
 
     def look(self) -> None:
         """Have the open holes looked at now."""
@@ -132,6 +139,8 @@ class Mending:
             self._tell(now)
         if self.compare_at <= now:
             self.compare_at = now + COMPARE_INTERVAL * self._random.uniform(0.8, 1.2)
+            if not self.freshness.is_catching_up:
+                self.retiring.eras.begin_due(now)
             if peers := self._member.peers:
                 self.compare(self._random.choice(peers))
         if self.plan_at <= now:
@@ -159,6 +168,8 @@ class Mending:
                 del self.told[stream]
         if self.asked or self.comparing:
             self._look_at_waiting(now)
+        if self.retiring.is_behind:
+            self.retiring.look()
         if self.freshness.is_catching_up:
             self.freshness.check(peers, alone=False, now=now)
         self.tell_at = now + (HAVE_INTERVAL_BUSY if streams else HAVE_INTERVAL_QUIET)
@@ -170,6 +181,8 @@ class Mending:
             if deadline <= now:
                 del self.asked[number]
                 self.repair.failed(ask, now, RETRY_AFTER)
+        if self.retiring.is_behind:
+            return
         for name, catching_up in list(self.comparing.items()):
             if catching_up is not None and self.repair.is_closed(name):
                 self._synced(name, catching_up=catching_up)
@@ -189,20 +202,13 @@ class Mending:
 
     def _synced(self, name: str, *, catching_up: bool) -> None:
         self.freshness.completed(name, catching_up=catching_up, now=self._member.now)
+        self.retiring.synced()
 
     def compare(self, name: str) -> None:
         """Compare vectors with a member, unless that is under way."""
         if name not in self.comparing:
             self.comparing[name] = None
-            self._member.say(name, Compare(self.sum(name)))
-
-    def _streams(self, name: str) -> Claims:
-        return tuple(
-            (stream, state.have.copy())
-            for namespace in self._member.shared(name)
-            for stream, state in self._vector.streams(namespace).items()
-            if state.have
-        )
+            self._member.say(name, Compare(self.sum(name), self.retiring.numbers(name)))
 
     # ------------------------------------------------------------------ asking
 
@@ -273,7 +279,7 @@ class Mending:
 
     def _hear_have(self, source: str, have: Have) -> None:
         if have.changes:
-            self.repair.claim(source, have.changes)
+            self.repair.claim(source, self.retiring.believed(source, have.changes))
             self.look()
         mine = self.sum(source)
         catching_up = self.freshness.is_catching_up
@@ -290,31 +296,38 @@ class Mending:
 
     def _hear_rarely(self, source: str, message: Message) -> None:
         match message:
-            case Compare(theirs):
-                is_equal = theirs == self.sum(source)
-                streams = () if is_equal else self._streams(source)
-                catching_up = self.freshness.is_catching_up
-                self._member.say(source, Compared(is_equal, streams, catching_up))
-            case Compared(is_equal, streams, catching_up):
-                self._compared(source, streams, is_equal=is_equal, catching_up=catching_up)
+            case Compare():
+                self._say_compared(source, message)
+            case Compared():
+                self._compared(source, message)
             case Fetch():
                 self._serve(source, message)
             case Fetched():
                 self._fetched(source, message)
             case Offer(streams):
-                self.repair.claim(source, streams)
+                self.repair.claim(source, self.retiring.believed(source, streams, offered=True))
                 self.look()
                 self._member.say(source, OfferReply(self.offering.answer(streams)))
             case OfferReply(streams):
                 self.offering.answered(streams)
 
-    def _compared(self, source: str, streams: Claims, *, is_equal: bool, catching_up: bool) -> None:
+    def _say_compared(self, source: str, message: Compare) -> None:
+        self.retiring.heard(source, message.eras)
+        is_equal = message.sum == self.sum(source)
+        streams = self.retiring.shown(source, message.eras, equal=is_equal)
+        catching_up, eras = self.freshness.is_catching_up, self.retiring.numbers(source)
+        self._member.say(source, Compared(is_equal, streams, catching_up, eras))
+
+    def _compared(self, source: str, message: Compared) -> None:
         if source not in self.comparing:
             return
-        if is_equal:
+        behind = self.retiring.heard(source, message.eras)
+        if message.is_equal and not behind:
             del self.comparing[source]
-            self._synced(source, catching_up=catching_up)
+            self._synced(source, catching_up=message.catching_up)
             return
-        self.comparing[source] = catching_up
-        self.repair.claim(source, streams)
+        self.comparing[source] = message.catching_up
+        self.repair.claim(source, self.retiring.believed(source, message.streams))
+        for namespace in behind:
+            self.retiring.catch_up(namespace, message.eras[namespace], message.streams)
         self.look()

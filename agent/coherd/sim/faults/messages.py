@@ -35,6 +35,7 @@ class Compare(NamedTuple):
     """Asks for the streams of all namespaces that both hold, unless the sums are equal."""
 
     sum: int
+    eras: Mapping[str, int]
 
 
 class Compared(NamedTuple):
@@ -43,6 +44,7 @@ class Compared(NamedTuple):
     is_equal: bool
     streams: Claims
     catching_up: bool
+    eras: Mapping[str, int]
 
 
 class Fetch(NamedTuple):

@@ -12,10 +12,9 @@ from math import exp, inf, log
 from random import Random
 from typing import TYPE_CHECKING
 
-from coherd.model import EVERYTHING, Effect, Lane
 from coherd.sim.faults.host import Policy
-from coherd.sim.faults.readers import Copy
-from coherd.sim.faults.truth import KEYS, PREFIX, TAGS, key_of, tag_of
+from coherd.sim.faults.load import LARGE_BYTES, NAMESPACES, Load
+from coherd.sim.faults.retiring import Short
 from coherd.sim.faults.world import FaultWorld
 from coherd.sim.streams import Conditions
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     from coherd.sim.faults.member import Member
 
-NAMESPACES = ("catalog", "prices", "users")
 QUIET = 120.0
 """Seconds from the end of the last fault to the end."""
 BEGIN = 8.0
@@ -32,19 +30,13 @@ BEGIN = 8.0
 MENU = (
     "stall", "crash", "lose disk", "flap", "halves", "one way", "some ways", "cut off", "slow disk",
     "full disk", "cache away", "watcher away", "ignorance", "contract", "clock", "large",
+    "away",
 )  # fmt: skip
-LOSING = ("crash", "lose disk", "flap", "full disk", "contract", "large")
+LOSING = ("away", "crash", "lose disk", "flap", "full disk", "contract", "large")
 """Those by which rows may be lost, or be forgotten by some while they matter to others."""
+ERA_MIN = 40.0
+"""Seconds: an era is long beside a sync."""
 FLAP_UP, FLAP_DOWN = 15.0, 5.0
-FILL_MAX = 1.0
-"""Seconds at most from a load from the source to its commit."""
-FILLS = 3
-"""For each call to invalidate."""
-LARGE_BYTES = 2_000_000
-LANES = tuple(Lane)
-HOT_KEYS = 4
-COMPACTIONS = 6
-"""In each burst of load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +67,9 @@ class Plan:
         )
         self.world = FaultWorld(self._interests(), NAMESPACES, conditions, random.getrandbits(64))
         self.ends_at = size.seconds - QUIET
+        self.load = Load(self.world, random, self.ends_at)
         self._set_policies()
+        self.eras = self._eras()
         for member in self.world.members:
             member.compacts = random.random() < 0.5
             member.reset_jitter = random.choice((0.0, 0.5, 5.0))
@@ -87,6 +81,10 @@ class Plan:
 
     def run(self, tell: Callable[[str], None]) -> None:
         """Let it happen, and look at it."""
+        with self.eras.applied():
+            self._run(tell)
+
+    def _run(self, tell: Callable[[str], None]) -> None:
         world, step = self.world, 30.0
         world.checks.resets_max = 1 + self.befell.total()
         world.checks.loses_nothing = self.loses_nothing()
@@ -138,6 +136,13 @@ class Plan:
                 member.policies[namespace] = Policy(inf, retention, entries_max)
                 member.set_ttl(namespace, max_ttl)
 
+    def _eras(self) -> Short:
+        """Draw how eras are: none at all, or so many that whoever is away for long misses some."""
+        random, seconds = self.random, self.size.seconds
+        lasts = random.choice((inf, seconds / 20, seconds / 8))
+        streams_max = random.choice((2, 8))
+        return Short(2**62 if lasts == inf else streams_max, max(lasts, ERA_MIN))
+
     # ------------------------------------------------------------------ what happens when
 
     def _schedule(self) -> None:
@@ -149,10 +154,10 @@ class Plan:
             kind = random.choice(self.menu)
             self.befell[kind] += 1
             self.world.at(begin, self._fault(kind, lasts))
-            self._burst(random.uniform(begin, begin + min(lasts, 20.0)), kind)
+            self.load.burst(random.uniform(begin, begin + min(lasts, 20.0)), kind)
         for _ in range(self.size.bursts):
-            self._burst(random.uniform(1.0, self.ends_at - 1), "")
-        self._burst(self.ends_at - 1, "")
+            self.load.burst(random.uniform(1.0, self.ends_at - 1), "")
+        self.load.burst(self.ends_at - 1, "")
 
     def _fault(self, kind: str, lasts: float) -> Callable[[], None]:
         action = getattr(self, "_do_" + kind.replace(" ", "_"))
@@ -177,7 +182,7 @@ class Plan:
         """End a member, as a rule while it publishes, and start it again."""
         random, life = self.random, member.life
         for _ in range(random.choice((0, 1, 6))):
-            self._invalidate(member.index, random.choice((100, 100, LARGE_BYTES)))
+            self.load.invalidate(member.index, random.choice((100, 100, LARGE_BYTES)))
         self.world.at(
             self.world.now + random.choice((0.0, 0.001, 0.01, 0.3)),
             lambda: self._end(member, life, seconds, with_disk=with_disk),
@@ -194,6 +199,16 @@ class Plan:
 
     def _do_lose_disk(self, lasts: float) -> None:
         self._do_crash(lasts, with_disk=False)
+
+    def _do_away(self, lasts: float) -> None:
+        """End members that others have not heard of some rows of, and start them some eras later."""
+        count = self.size.members
+        lasts = min(self.eras.lasts * self.random.uniform(1.0, 5.0), 3 * lasts + 60.0)
+        lasts = min(lasts, max(1.0, self.ends_at - self.world.now - 5.0))
+        for member in self._some():
+            ways = [(member.index, i) for i in range(count) if i != member.index]
+            self._cut(ways, 2.0)
+            self._restart_after(member, lasts, with_disk=True)
 
     def _do_flap(self, lasts: float) -> None:
         end = self.world.now + lasts
@@ -304,93 +319,6 @@ class Plan:
             return
         member, sizes = self._some()[0], (100, LARGE_BYTES, LARGE_BYTES)
         for _ in range(random.randint(5, 12)):
-            self._invalidate(member.index, random.choice(sizes))
+            self.load.invalidate(member.index, random.choice(sizes))
         if random.random() < 0.5:
             self._restart_after(member, lasts, with_disk=random.random() < 0.5)
-
-    # ------------------------------------------------------------------ load
-
-    def _burst(self, begin: float, kind: str) -> None:
-        random = self.random
-        calls = random.randint(3, 20)
-        lasts = random.choice((0.05, 1.0, 10.0))
-        publishers = random.sample(range(self.size.members), random.randint(1, 5))
-        size = LARGE_BYTES if kind == "large" else 100
-        narrow = (
-            (random.choice(NAMESPACES), random.choice(LANES)) if random.random() < 0.5 else None
-        )
-        if narrow is not None:
-            del publishers[2:]
-        for _ in range(calls):
-            at = min(begin + random.uniform(0.0, lasts), self.ends_at)
-            self.world.at(at, lambda: self._invalidate(random.choice(publishers), size, narrow))
-            for _ in range(FILLS):
-                self.world.at(max(0.0, at + random.uniform(-5.0, 2.0)), self._fill)
-        for _ in range(COMPACTIONS):
-            self.world.at(begin + random.uniform(0.0, lasts + 1.0), self._compact)
-
-    def _compact(self) -> None:
-        """Let those that compact do so: an idle slice."""
-        for member in self.world.members:
-            if member.compacts and member.is_up and member.stalled_until <= self.world.now:
-                member.compact()
-                self.world.settle(member)
-
-    def _invalidate(
-        self, index: int, size_bytes: int, narrow: tuple[str, Lane] | None = None
-    ) -> None:
-        """Let an application invalidate; `narrow`: in one namespace and lane, where few keys are hot."""
-        random = self.random
-        member = self.world.members[index]
-        namespace, lane = narrow or (random.choice(NAMESPACES), random.choice(LANES))
-        effect = random.choice((Effect.DROP, Effect.DROP, Effect.STALE))
-        keys = KEYS if narrow is None else HOT_KEYS
-        selectors = [self._selector(keys) for _ in range(random.choice((1, 1, 2, 8)))]
-        versions = None
-        if random.random() < 0.3:
-            versions = [random.choice((0, random.randint(1, 100))) for _ in selectors]
-        self.world.invalidate(
-            member,
-            namespace,
-            lane,
-            selectors,
-            effect,
-            versions,
-            receipt=random.random() < 0.3,
-            size_bytes=size_bytes,
-        )
-
-    def _selector(self, keys: int) -> bytes:
-        random = self.random
-        kind = random.random()
-        key = key_of(random.randrange(keys))
-        if kind < 0.8:
-            return b"k" + key
-        if kind < 0.9:
-            return b"t" + tag_of(key_of(random.randrange(TAGS * 2)))
-        return b"p" + key[:PREFIX] if kind < 0.97 else EVERYTHING
-
-    def _fill(self) -> None:
-        """Let an application load a value and, a little later, ask whether it may stay."""
-        random, world = self.random, self.world
-        member = random.choice(world.members)
-        if not member.is_up or not member.holds or member.stalled_until > world.now:
-            return
-        namespace, key = random.choice(member.holds), key_of(random.randrange(KEYS))
-        token, life, loaded_at = member.replica.position, member.life, world.now
-        self.world.at(
-            world.now + random.uniform(0.0, FILL_MAX),
-            lambda: self._commit_fill(member, life, namespace, key, token, loaded_at),
-        )
-
-    def _commit_fill(
-        self, member: Member, life: int, namespace: str, key: bytes, token: int, loaded_at: float
-    ) -> None:
-        if not member.is_up or member.life != life or not member.cache.is_open:
-            return
-        replica = member.replica
-        standing = replica.ledger(namespace).check(key, [tag_of(key)])
-        if max(standing.drop, standing.stale) > token or token < replica.floor(namespace).n:
-            return  # refused: the agent drops the copy
-        expires_at = loaded_at + member.policies[namespace].max_ttl
-        member.cache.store(namespace, key, Copy(loaded_at, expires_at))

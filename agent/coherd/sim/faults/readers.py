@@ -76,6 +76,11 @@ class Reader:
             lost = numbers - kept.get(stream, Intervals())
             self._repeatable.setdefault(stream, Intervals()).update(lost)
 
+    def may_repeat(self, stream: Stream) -> None:
+        """Note that what was shown of a stream may be shown once more."""
+        seen = self.seen.get(stream, Intervals())
+        self._repeatable.setdefault(stream, Intervals()).update(seen)
+
     def locate(self, lives: Sequence[tuple[int, int]], end: int) -> None:
         """Go on from where the cursor says, after the connection to the agent was opened again."""
         self.position = located(lives, self.cursor, end)

@@ -33,6 +33,10 @@ class Outcome:
     """Numbers that were taken in because later rows supersede them."""
     blanks: int
     """Numbers that were taken in because they had expired."""
+    eras: int
+    """The highest that was reached."""
+    forgotten: int
+    """Streams that somebody has forgotten in an era."""
     extinct: int
     """Numbers that were lost for good, with a disk or before they were committed."""
     reader_resets: int
@@ -81,6 +85,8 @@ def outcome(size: Size, seed: int, tell: Callable[[str], None] = lambda _line: N
         dict(sorted(Counter(reset.cause.value for reset in checks.resets_made).items())),
         checks.covers,
         checks.blanks,
+        checks.eras,
+        len(checks.forgotten),
         sum(map(len, world.truth.extinct.values())),
         sum(reader.resets for reader in readers),
         world.refused,

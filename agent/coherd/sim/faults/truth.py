@@ -64,6 +64,8 @@ class Truth:
         self.streams: dict[Stream, list[Issued]] = {}
         self.extinct: dict[Stream, Intervals] = {}
         """Numbers of which the last trace went with a disk, or with a memory that was not committed."""
+        self.again: dict[Stream, Intervals] = {}
+        """Numbers whose rows were issued again, in another stream."""
 
     def issue(self, batch: Batch, at: float) -> Issued:
         """Note rows that a member has just numbered."""
@@ -106,14 +108,20 @@ class Truth:
         """Note that nobody has these numbers any more."""
         self.extinct.setdefault(stream, Intervals()).update(numbers)
 
+    def issue_again(self, stream: Stream, numbers: Intervals) -> None:
+        """Note that these rows are forgotten after they were issued again, in another stream."""
+        self.again.setdefault(stream, Intervals()).update(numbers)
+
     def accepted(self, stream: Stream) -> Intervals:
-        """Give the numbers of which an application was told that they are accepted, and that are not lost."""
+        """Give the numbers of which an application was told that they are accepted, and that still count."""
         result = Intervals()
         for issued in self.streams[stream]:
             if issued.is_committed:
                 result.add(issued.first, issued.last)
-        extinct = self.extinct.get(stream)
-        return result - extinct if extinct else result
+        for gone in (self.extinct.get(stream), self.again.get(stream)):
+            if gone:
+                result = result - gone
+        return result
 
 
 def _first(issued: Issued) -> int:
