@@ -15,6 +15,7 @@ import click
 
 from coherd.cli.arguments import Duration
 from coherd.cli.output import duration, output_option, print_json, say, size, table, tell
+from coherd.cli.simulate_faults import faults
 
 if TYPE_CHECKING:
     from coherd.sim.scenarios import Figure, Setup, Tell
@@ -50,6 +51,9 @@ SCENARIOS = {
 @click.group()
 def simulate() -> None:
     """Ask a simulated cluster; time is virtual, and one seed gives the same answer everywhere."""
+
+
+simulate.add_command(faults)
 
 
 @simulate.command()

@@ -109,19 +109,26 @@ class Eras:
         return [n for n, number in theirs.items() if number >= self.number(n) + BEHIND]
 
     def believed(
-        self, theirs: Mapping[str, int], shown: Iterable[tuple[Stream, Intervals]]
+        self,
+        theirs: Mapping[str, int],
+        shown: Iterable[tuple[Stream, Intervals]],
+        publisher: str = "",
     ) -> list[tuple[Stream, Intervals]]:
         """Give what may be believed of the streams that an agent in these eras shows.
 
-        A retired one that is shown by somebody in the same era, or a later one, is shown again.
+        A retired one that is shown by somebody in the same era is shown again. Whoever is in a later one
+        shows everything to who is behind, what is retired there, too. `publisher`: who offers rows of its own
+        that it does not hold is in no era; nobody else may have them.
         """
         result = []
         for stream, numbers in shown:
             state = self._vector.get(stream)
             mine, other = self.number(stream.namespace), theirs.get(stream.namespace, 0)
-            if state is None and other + BEHIND <= mine and self._is_dead(stream.origin):
+            is_unknown = state is None or not state.have
+            is_late = other + BEHIND <= mine and stream.origin.name != publisher
+            if is_unknown and is_late and self._is_dead(stream.origin):
                 continue  # it was dropped; what there is of it is going to be issued again
-            if state is not None and state.is_retired and other >= mine:
+            if state is not None and state.is_retired and other == mine:
                 self._vector.retire(stream, retired=False)
             result.append((stream, numbers))
         return result
@@ -151,18 +158,25 @@ class Eras:
             if held(namespace) and mine < heard < mine + BEHIND:
                 turns.append(self._turn(namespace, heard, now))
         for namespace in self._vector.shown_again - {turn.namespace for turn in turns}:
-            era = self._eras.get(namespace, NEVER)
-            retired = frozenset(s for s in era.retired if self._is_retired(s))
-            era = self._eras[namespace] = era._replace(retired=retired)
+            era = self._eras[namespace] = self._looked_over(namespace)
             turns.append(Turn(namespace, era, frozenset()))
         self._vector.shown_again.clear()
         return turns
 
+    def _looked_over(self, namespace: str) -> Era:
+        """Give an era as it is now: what was retired and is shown again counts as marked.
+
+        Whoever shows it has it marked: in the next era all retire it, or it would be shown again for ever.
+        """
+        era = self._eras.get(namespace, NEVER)
+        shown = frozenset(stream for stream in era.retired if not self._is_retired(stream))
+        return era._replace(marked=era.marked | shown, retired=era.retired - shown)
+
     def _turn(self, namespace: str, number: int, now: float) -> Turn:
         vector = self._vector
-        before = self._eras.get(namespace, NEVER)
+        before = self._looked_over(namespace)
         quiet = {s for s, state in vector.streams(namespace).items() if self._is_quiet(s, state)}
-        retired = {s for s in before.retired if self._is_retired(s)}
+        retired = set(before.retired)
         shown_long = now - before.since >= SHOWN_MIN
         dropped = retired & quiet if shown_long else set()
         retired -= dropped

@@ -162,6 +162,55 @@ def test_what_somebody_in_the_same_era_shows_is_shown_again() -> None:
     assert agent.turn().dropped == {*OLD[1:]}
 
 
+def test_whoever_is_an_era_ahead_shows_what_is_retired_there_too() -> None:
+    agent = Agent()
+    agent.forget(*OLD)
+    agent.turn()
+    agent.turn()
+    agent.eras.believed({SHOP: 3}, [(stream, Intervals([(1, 5)])) for stream in OLD])
+    assert agent.retired == {*OLD}
+    assert agent.turn().dropped == {*OLD}
+
+
+def test_what_was_retired_too_early_goes_together_with_that_of_who_marked_it_later() -> None:
+    early, late = Agent(), Agent()
+    early.forget(*OLD)
+    early.turn()
+    late.turn()
+    late.forget(*OLD)  # an instant after it took the era over
+    early.turn()
+    late.turn()
+    for _ in range(2):
+        shown = [(s, Intervals([(1, 5)])) for s in sorted(late.streams - late.retired)]
+        early.eras.believed({SHOP: late.eras.number(SHOP)}, shown)
+        shown = [(s, Intervals([(1, 5)])) for s in sorted(early.streams - early.retired)]
+        late.eras.believed({SHOP: early.eras.number(SHOP)}, shown)
+        early.turn()
+        late.turn()
+        assert early.streams == late.streams
+        assert early.retired == late.retired
+    assert early.streams == {NEW}
+
+
+def test_who_publishes_only_is_believed_whatever_era_it_is() -> None:
+    agent = Agent()
+    agent.forget(*OLD)
+    for _ in range(3):
+        agent.turn()
+    offered = [(OLD[0], Intervals([(1, 9)]))]
+    assert agent.eras.believed({}, offered, "y") == []
+    assert agent.eras.believed({}, offered, OLD[0].origin.name) == offered
+
+
+def test_an_entry_without_numbers_is_no_knowledge_of_a_stream() -> None:
+    agent = Agent()
+    agent.forget(*OLD)
+    for _ in range(3):
+        agent.turn()
+    agent.vector.state(OLD[0])
+    assert agent.eras.believed({SHOP: 1}, [(OLD[0], Intervals([(1, 9)]))]) == []
+
+
 def test_of_who_is_two_eras_behind_only_streams_that_are_known_are_believed() -> None:
     agent = Agent()
     agent.forget(*OLD)
