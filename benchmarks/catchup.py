@@ -27,7 +27,7 @@ import networks
 from agents import MeasuredAgent, agents
 from processes import wait_until
 from report import finish, show
-from senders import BATCH, Sending
+from senders import Sending, keys
 
 from coherd.v1 import admin_service_pb2 as admin
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--missing", type=int, default=100_000)
     parser.add_argument("--among", type=int, default=0, help="rows that all have before")
     parser.add_argument(
-        "--request", type=int, default=BATCH, help="rows of a request, all in one payload"
+        "--alone", action="store_true", help="rows were accepted one by one, a payload each"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gaps", type=int, default=0, help="measure so many lone gaps instead")
@@ -57,7 +57,7 @@ def main() -> None:
     if arguments.gaps:
         gaps.report(arguments.gaps, arguments.cut)
         return
-    figures = measure(arguments.missing, arguments.among, arguments.rounds, arguments.request)
+    figures = measure(arguments.missing, arguments.among, arguments.rounds, alone=arguments.alone)
     rows = [
         ("until it has all, s", figures["seconds"], figures["seconds_max"]),
         ("from the start of its process, s", figures["seconds_from_start"], ""),
@@ -72,13 +72,13 @@ def main() -> None:
     if "bytes" in figures:
         rows.append(("bytes between all", figures["bytes"], ""))
     title = f"{arguments.missing:,} missing, among {arguments.among:,} that all have"
-    if arguments.request != BATCH:
-        title += f", accepted {arguments.request:,} a request"
+    if arguments.alone:
+        title += ", accepted one by one"
     show(title, ("", "median", "greatest"), rows)
     finish(figures)
 
 
-def measure(missing: int, among: int, rounds: int, request: int) -> dict[str, Any]:
+def measure(missing: int, among: int, rounds: int, *, alone: bool = False) -> dict[str, Any]:
     entries_max = max(ENTRIES_MAX_LEAST, 2 * (among + missing * rounds))
     settings = f"[namespaces.default]\nentries_max = {entries_max}\n"
     with ExitStack() as stack:
@@ -96,18 +96,21 @@ def measure(missing: int, among: int, rounds: int, request: int) -> dict[str, An
         results = []
         for round_ in range(rounds):
             running[-1].stop()
-            _accept(sender, round_, missing, request)
+            if alone:
+                running[0].ask(keys(round_, 0, missing), TIMEOUT)
+            else:
+                _accept(sender, round_, missing)
             rows += missing
             wait_until(lambda n=rows: all(has(agent, n) for agent in running[:-1]), TIMEOUT, 0.1)
             time.sleep(1.0)  # the peers have written their journals
             results.append(_bring_back(running, rows, space))
-    return _summarize(missing, among, request, results)
+    return _summarize(missing, among, results, alone=alone)
 
 
-def _accept(sender: Sending, round_: int, rows: int, request: int = BATCH) -> None:
-    sender.prepare_burst(round_, 0, rows, request)
+def _accept(sender: Sending, round_: int, rows: int) -> None:
+    sender.prepare_burst(round_, 0, rows)
     sender.start()
-    sender.burst_times(TIMEOUT)
+    sender.burst_times()
 
 
 def _bring_back(running: list[MeasuredAgent], rows: int, space: str) -> dict[str, float]:
@@ -157,12 +160,12 @@ def is_whole(status: admin.GetStatusResponse, rows: int) -> bool:
 
 
 def _summarize(
-    missing: int, among: int, request: int, results: list[dict[str, float]]
+    missing: int, among: int, results: list[dict[str, float]], *, alone: bool
 ) -> dict[str, Any]:
     percents = [100 * each["cpu"] / each["seconds"] for each in results]
     figures: dict[str, Any] = {
         "missing": missing,
-        "request": request,
+        "alone": alone,
         "among": among,
         "rounds": len(results),
         "seconds": round(median(each["seconds"] for each in results), 3),

@@ -57,15 +57,10 @@ def _paced(pipe: Connection, sender: Any, round_: int, events: int, rate: float)
     pipe.send(called)
 
 
-def _burst(
-    pipe: Connection, sender: Any, round_: int, first: int, rows: int, size: int = BATCH
-) -> None:
-    """As fast as it goes, once told to: tells when it began and when all was answered.
-
-    `size`: rows of a request.
-    """
+def _burst(pipe: Connection, sender: Any, round_: int, first: int, rows: int) -> None:
+    """As fast as it goes, once told to: tells when it began and when all was answered."""
     batches = [
-        keys(round_, at, min(size, first + rows - at)) for at in range(first, first + rows, size)
+        keys(round_, at, min(BATCH, first + rows - at)) for at in range(first, first + rows, BATCH)
     ]
     pipe.send("ready")
     pipe.recv()
@@ -121,18 +116,18 @@ class Sending:
         called: list[tuple[bytes, int]] = self._worker.receive(30 + 10 * events / rate)
         return called
 
-    def prepare_burst(self, round_: int, first: int, rows: int, size: int = BATCH) -> None:
-        """Have the keys made, `size` of them a request, and everything waiting for `start`."""
-        self._worker.send(("burst", round_, first, rows, size))
+    def prepare_burst(self, round_: int, first: int, rows: int) -> None:
+        """Have the keys made, and everything waiting for `start`."""
+        self._worker.send(("burst", round_, first, rows))
         self._worker.receive()
 
     def start(self) -> None:
         """Begin the burst that was prepared."""
         self._worker.send("go")
 
-    def burst_times(self, timeout: float = 120.0) -> tuple[int, int]:
-        """Give when the burst began and when all of it was answered, within so many seconds."""
-        began, answered = self._worker.receive(timeout)
+    def burst_times(self) -> tuple[int, int]:
+        """Give when the burst began and when all of it was answered."""
+        began, answered = self._worker.receive()
         return began, answered
 
     def start_flow(self, first: int, rate: float, end: bytes = b"") -> None:

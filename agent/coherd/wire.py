@@ -120,15 +120,17 @@ def _decode_batch(payload: bytes) -> Batch:
 def _unpack_tiny(payload: bytes) -> list[Any] | None:
     """Give the fields of a small payload; None for one that is to be looked at more closely."""
     try:
-        fields = msgpack.unpackb(payload, max_array_len=_TINY_LIST_MAX, max_map_len=0, max_ext_len=0)
+        fields = msgpack.unpackb(
+            payload, max_array_len=_TINY_LIST_MAX, max_map_len=0, max_ext_len=0
+        )
     except (ValueError, msgpack.UnpackException):
         return None
     if type(fields) is not list or len(fields) != _FIELDS:
         return None
-    lists = fields[-4:-1]
-    if lists[-1] is None:
-        del lists[-1]
-    return fields if all([type(each) is list for each in lists]) else None
+    ranges, selectors, versions = fields[-4:-1]
+    if type(ranges) is list is type(selectors) and (versions is None or type(versions) is list):
+        return fields
+    return None
 
 
 def _unpack(payload: bytes) -> list[Any]:

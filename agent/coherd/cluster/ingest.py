@@ -15,6 +15,8 @@ import trio
 
 from coherd.cluster.counts import LastReset, NamespaceCounts
 from coherd.cluster.feed import Entry, Feed, block_of
+from coherd.cluster.lives import Lives
+from coherd.cluster.runs import runs
 from coherd.errors import JournalDamaged, MalformedMessage, NotDurable, Overloaded
 from coherd.journal import Journal, Write
 from coherd.model import (
@@ -86,7 +88,7 @@ class Ingest:
         self._stamps = stamps
         self._name = name
         self._arrived = trio.lowlevel.ParkingLot()
-        self._lives = [*journal.contents.lives]
+        self._lives = Lives(name, journal.contents.lives)
         self._journal_bytes_max = journal_bytes_max
         self._unwritten: list[tuple[Collection[Stream], Collection[str], Mapping[str, int]]] = []
         """Whose floors are to be stored, and up to where blocks may go; the journal had no room for it."""
@@ -97,7 +99,7 @@ class Ingest:
         """Number own rows and positions under a new epoch from here on."""
         life = Origin(self._name, epoch)
         self._journal.append_nowait(Write(life=life))
-        self._lives.append((life, self.replica.position + 1))
+        self._lives.begin(life, self.replica.position + 1)
         self.replica.begin_life(life)
 
     @property
@@ -107,31 +109,12 @@ class Ingest:
         return self.replica.life
 
     def write_out(self, n: int) -> Position:
-        """Give a position as it is written outside.
-
-        What another name wrote here, before the data was cloned, counts to the own life after it.
-        """
-        epoch = 0
-        for life, first in reversed(self._lives):
-            if life.name == self._name:
-                epoch = life.epoch
-            if epoch and n >= first:
-                break
-        return Position(self._name, epoch, n)
+        """Give a position as it is written outside."""
+        return self._lives.write_out(n)
 
     def locate(self, position: Position) -> int | None:
-        """Read a position that was written outside; None when its name never wrote this journal.
-
-        One that the journal lacks is read as the last one before it that it has.
-        """
-        if position.name != self._name:
-            return None
-        end = self.replica.position
-        for life, first in reversed(self._lives):
-            if life.name == self._name and life.epoch <= position.epoch:
-                return min(position.n, end)
-            end = first - 1
-        return 0
+        """Read a position that was written outside; None when its name never wrote this journal."""
+        return self._lives.locate(position, self.replica.position)
 
     def remember_watcher(self, key: str, position: int | None) -> None:
         """Store how far an acknowledging watcher is, or with None that it does not count any more."""
@@ -172,6 +155,7 @@ class Ingest:
         )
         payload = encode_batch(arrival.batch)
         ticket = self._enter([(arrival, payload)])
+        self._note_new(arrival.batch.stream, Cause.LOCAL, len(arrival.batch))
         self._count(namespace).accepted += len(arrival.batch)
         return Accepted(arrival, payload, ticket)
 
@@ -194,28 +178,48 @@ class Ingest:
 
         Rows of namespaces that are not held here are left out.
         """
-        now, wall = self._clock.now(), self._clock.wall_ms()
         had_gaps = self._repair.has_gaps
         arrivals: list[tuple[Arrival, bytes]] = []
-        for payload, age, batch in read:
-            if batch is None or not self.keeps(batch.stream):
-                continue
-            self._stamps.observe(batch.stamp, wall)
-            arrival = self.replica.receive(batch, now - age, cause, now)
-            if arrival is not None:
-                whole = len(arrival.batch) == len(batch)
-                arrivals.append((arrival, payload if whole else encode_batch(arrival.batch)))
-                counts = self._count(arrival.namespace)
-                if cause is Cause.REPAIR:
-                    counts.repaired += len(arrival.batch)
-                else:
-                    counts.received += len(arrival.batch)
+        streams: dict[Stream, None] = {}
+        for run in runs(read):
+            stream = run[0][2].stream
+            if self.keeps(stream) and (new := self._take_run(run, stream, cause)):
+                arrivals += new
+                streams[stream] = None
         if arrivals:
             self._enter(arrivals)
-            for stream in dict.fromkeys(arrival.batch.stream for arrival, _ in arrivals):
+            for stream in streams:
                 self.adopt(self._repair.touch(stream))
             if self._repair.has_gaps and not had_gaps:
                 self.on_gap()
+
+    def _take_run(
+        self, run: Sequence[tuple[bytes, float, Batch]], stream: Stream, cause: Cause
+    ) -> list[tuple[Arrival, bytes]]:
+        """Take payloads of one stream; give what was new, each as it is kept."""
+        now, wall = self._clock.now(), self._clock.wall_ms()
+        for _, _, batch in run:
+            self._stamps.observe(batch.stamp, wall)
+        found = self.replica.receive_all([(batch, now - age) for _, age, batch in run], cause, now)
+        arrivals = [
+            (arrival, payload if arrival.batch is batch else encode_batch(arrival.batch))
+            for arrival, (payload, _, batch) in zip(found, run, strict=True)
+            if arrival is not None
+        ]
+        if arrivals:
+            rows = sum([len(arrival.batch.selectors) for arrival, _ in arrivals])
+            counts = self._count(stream.namespace)
+            if cause is Cause.REPAIR:
+                counts.repaired += rows
+            else:
+                counts.received += rows
+            self._note_new(stream, cause, rows)
+        return arrivals
+
+    def _note_new(self, stream: Stream, cause: Cause, rows: int) -> None:
+        """Note that rows of a stream are new here."""
+        self.changed.add(stream)
+        self.rows[stream.namespace, stream.lane, cause] += rows
 
     def keeps(self, stream: Stream) -> bool:
         """Tell whether rows of a stream are kept here: of a namespace that is held, and all own ones."""
@@ -364,11 +368,6 @@ class Ingest:
             )
         )
         self._feed.append([Entry(arrival, payload, ticket) for arrival, payload in arrivals])
-        for arrival, _ in arrivals:
-            stream = arrival.batch.stream
-            if arrival.batch.numbers:
-                self.changed.add(stream)
-                self.rows[stream.namespace, stream.lane, arrival.cause] += len(arrival.batch)
         self._arrived.unpark_all()
         if self.replica.is_due:
             self.forget()

@@ -120,6 +120,11 @@ class Vector:
         state.changed()
         self._unsummed.setdefault(stream.namespace, set()).add(stream)
 
+    def missing(self, stream: Stream, ranges: Sequence[Range]) -> tuple[Range, ...]:
+        """Give those of `ranges` that it does not have."""
+        state = self.get(stream)
+        return state.have.missing(ranges) if state is not None else tuple(ranges)
+
     def take_rows(self, stream: Stream, ranges: Sequence[Range]) -> tuple[Range, ...]:
         """Add numbers whose rows are at hand; give those that were new."""
         state = self.state(stream)

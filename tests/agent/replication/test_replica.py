@@ -56,6 +56,46 @@ def test_order_grouping_and_repetition_of_batches_do_not_matter(
     assert len(one.ledger("shop")) == len(two.ledger("shop"))
 
 
+SMALL = st.lists(
+    st.builds(
+        lambda first, count, versions, prefix: Batch(
+            STREAMS[0],
+            ((first, first + count - 1),),
+            [(b"p%d" if prefix else b"k%d") % (n % 7) for n in range(count)],
+            versions=[first + n for n in range(count)] if versions else None,
+            stamp=first,
+        ),
+        st.integers(1, 40),
+        st.integers(1, 3),
+        st.booleans(),
+        st.booleans(),
+    ),
+    max_size=10,
+)
+
+
+@given(SMALL, SMALL, st.booleans())
+def test_batches_taken_together_are_taken_as_each_alone(
+    before: list[Batch], batches: list[Batch], in_order: bool
+) -> None:
+    if in_order:
+        batches.sort(key=lambda each: each.numbers)
+    one, two = replica_of(before), replica_of(before)
+    timed = [(each, float(n % 3)) for n, each in enumerate(batches)]
+    alone = [one.receive(each, at, Cause.REPAIR, 9.0) for each, at in timed]
+    assert two.receive_all(timed, Cause.REPAIR, 9.0) == alone
+    assert haves(one.vector) == haves(two.vector)
+    assert [s.held for _, s in one.vector] == [s.held for _, s in two.vector]
+    assert one.vector.sum(["shop"]) == two.vector.sum(["shop"])
+    assert one.position == two.position
+    first, second = one.ledger("shop"), two.ledger("shop")
+    assert [first.check(b"%d" % n) for n in range(7)] == [second.check(b"%d" % n) for n in range(7)]
+    assert (len(first), first.size_bytes) == (len(second), second.size_bytes)
+    if first.oldest is not None and second.oldest is not None:
+        assert first.oldest.youngest == second.oldest.youngest
+        assert first.oldest.numbers == second.oldest.numbers
+
+
 @given(BATCHES, BATCHES)
 def test_sums_differ_where_vectors_differ(left: list[Batch], right: list[Batch]) -> None:
     one, two = replica_of(left).vector, replica_of(right).vector
