@@ -87,6 +87,15 @@ class Freshness:
             if member in members:
                 self._synced_at[namespace] = now
 
+    def unmet(self, reachable: Collection[str]) -> frozenset[str]:
+        """Give the reachable holders that a sync may end catching up with, and none was completed with."""
+        waiting = [
+            members
+            for namespace, members in self._domains.items()
+            if namespace not in self._synced_at
+        ]
+        return frozenset().union(*waiting).intersection(reachable) - self._behind
+
     def check(self, reachable: Collection[str], *, alone: bool, now: float) -> None:
         """End catching up where all of a restarted cluster, or nobody else, is there.
 
