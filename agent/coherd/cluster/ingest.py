@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from coherd.replication.eras import Turn
     from coherd.replication.intervals import Intervals
     from coherd.replication.repair import Adoption, Repair
-    from coherd.replication.replica import Arrival, Forgotten, Replica
+    from coherd.replication.replica import Arrival, Replica
     from coherd.replication.retention import Floor
 
 log = structlog.get_logger("coherd.ingest")
@@ -101,6 +101,18 @@ class Ingest:
         self._journal.append_nowait(Write(life=life))
         self._lives.begin(life, self.replica.position + 1)
         self.replica.begin_life(life)
+
+    def confirm_life(self, *, confirmed: bool = True) -> None:
+        """Note that others were met and know of no later life, or with False that they do after all.
+
+        Where they have brought rows of a later one, that is not so.
+        """
+        if self._lives.is_confirmed is confirmed or (
+            confirmed and self.replica.vector.last_epoch(self._name) > self.life.epoch
+        ):
+            return
+        if self._append(Write(life=self.life)):
+            self._lives.begin(self.life, self.replica.position + 1)
 
     @property
     def life(self) -> Origin:
@@ -298,7 +310,8 @@ class Ingest:
         """Forget what is too much or too old."""
         for each in self.replica.forget_due(self._clock.now(), self._journal_bytes_max):
             self._count(each.namespace).forgotten += each.rows
-            self._give_up(each, {each.namespace: each.position})
+            positions = {each.namespace: each.position}
+            self._unwritten.append((each.streams, [each.namespace], positions))
         self._write_floors()
 
     def lose(self, namespace: str | None, position: int) -> int:
@@ -309,7 +322,7 @@ class Ingest:
         rows = 0
         for name in [*self.replica.ledgers] if namespace is None else [namespace]:
             lost = self.replica.lose(name, position, self._clock.now())
-            self._give_up(lost, {})
+            self._unwritten.append((lost.streams, [lost.namespace], {}))
             rows += lost.rows
         self._write_floors()
         return rows
@@ -324,10 +337,6 @@ class Ingest:
         self.replica.vector.forget(stream, numbers.ranges(), self._clock.now())
         self._unwritten.append(([stream], (), {}))
         self._write_floors()
-
-    def _give_up(self, given_up: Forgotten, positions: Mapping[str, int]) -> None:
-        """Have the floors stored, and what was stored below `positions` dropped."""
-        self._unwritten.append((given_up.streams, [given_up.namespace], positions))
 
     def _write_floors(self) -> None:
         """Store what was given up, as far as the journal has room now."""

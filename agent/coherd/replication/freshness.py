@@ -62,6 +62,11 @@ class Freshness:
         return not self._domains.keys() <= self._synced_at.keys()
 
     @property
+    def has_met_others(self) -> bool:
+        """Whether a sync was completed with anybody."""
+        return bool(self.met_whole or self._behind)
+
+    @property
     def domains(self) -> Mapping[str, frozenset[str]]:
         """What has to be fresh: namespaces, with the other agents that hold them."""
         return self._domains

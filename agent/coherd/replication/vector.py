@@ -100,6 +100,11 @@ class Vector:
         """Give the streams of a namespace."""
         return self._namespaces.get(namespace, {})
 
+    def last_epoch(self, name: str) -> int:
+        """Give the epoch of the last life of an agent that it knows a stream of; 0 when it knows none."""
+        epochs = [stream.origin.epoch for stream, _ in self if stream.origin.name == name]
+        return max(epochs, default=0)
+
     def get(self, stream: Stream) -> StreamState | None:
         """Give what is known of a stream, or None when it was never heard of."""
         return self._namespaces.get(stream.namespace, {}).get(stream)

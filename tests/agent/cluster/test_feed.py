@@ -227,6 +227,7 @@ async def test_positions_written_outside_are_read_as_the_last_one_the_journal_ha
     parts = Parts()
     for key in KEYS[:5]:
         parts.accept(key)
+    parts.ingest.confirm_life()
     parts.ingest.begin_life(9)
     for key in KEYS[:5]:
         parts.accept(key)
@@ -237,6 +238,7 @@ async def test_positions_written_outside_are_read_as_the_last_one_the_journal_ha
     assert locate(Position("a", 7, 900)) == 5, "lost in a crash"
     assert locate(Position("a", 8, 7)) == 5, "a life that never wrote here"
     assert locate(Position("a", 9, 900)) == 10
+    assert locate(Position("a", 10, 900)) == 5, "of before the disk was lost, or of a later copy"
     assert locate(Position("a", 6, 3)) == 0, "before everything that the journal has"
     assert locate(Position("b", 9, 3)) is None
 
