@@ -220,11 +220,7 @@ class Ingest:
         ]
         if arrivals:
             rows = sum([len(arrival.batch.selectors) for arrival, _ in arrivals])
-            counts = self._count(stream.namespace)
-            if cause is Cause.REPAIR:
-                counts.repaired += rows
-            else:
-                counts.received += rows
+            self._count(stream.namespace).note(cause, rows)
             self._note_new(stream, cause, rows)
         return arrivals
 
@@ -310,8 +306,8 @@ class Ingest:
         """Forget what is too much or too old."""
         for each in self.replica.forget_due(self._clock.now(), self._journal_bytes_max):
             self._count(each.namespace).forgotten += each.rows
-            positions = {each.namespace: each.position}
-            self._unwritten.append((each.streams, [each.namespace], positions))
+            name, position = each.namespace, each.position
+            self._unwritten.append((each.streams, [name], {name: position}))
         self._write_floors()
 
     def lose(self, namespace: str | None, position: int) -> int:

@@ -243,8 +243,26 @@ class TestRepair:
         repair.answered(ask, {}, 0.2)
         repair.claim("a", [(self.stream, Intervals([(1, 5)]))])
         assert repair.plan(0.4, ["a"]) == []
-        repair.resets(0.4, ["a"])
+        repair.resets(1.0, ["a"])
         assert repair.resets(6.0, ["a"]) == [("shop", Cause.BELOW_FLOOR)]
+
+    def test_what_its_origin_has_forgotten_waits_a_moment_for_others_to_tell_of_it(self) -> None:
+        repair = self.repair([(1, 3), (5, 5)])
+        members = ["a", "b"]
+        repair.claim("a", [(self.stream, Intervals([(1, 5)]))])
+        repair.plan(0.0, members)
+        (ask,) = repair.plan(0.2, members)
+        blank = Answer(
+            Intervals(), Intervals(), Intervals([(4, 4)]), 99.0, Intervals(), Intervals()
+        )
+        repair.answered(ask, {self.stream: blank}, 0.2)
+        for now in (0.2, 0.5, 0.9):
+            assert repair.resets(now, members) == []
+            assert not repair._resets_due, "no reset is even prepared"
+        repair.claim("b", [(self.stream, Intervals([(1, 5)]))])
+        assert repair.resets(9.0, members) == [], "b has it"
+        (ask,) = repair.plan(9.0, members)
+        assert ask.member == "b"
 
     def test_too_many_missing_rows_are_not_replayed(self) -> None:
         repair = self.repair([])
