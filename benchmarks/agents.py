@@ -20,8 +20,9 @@ from processes import SPAWN, belong, free_port, wait_until
 
 from coherd import daemon, logs
 from coherd.config import AgentConfig, load
+from coherd.errors import Overloaded
 from coherd.handlers import Resumption, Survey
-from coherd.model import Batch, HandlerInfo, Position
+from coherd.model import Batch, Effect, HandlerInfo, Lane, Position
 from coherd.net import CORE_SETTINGS
 from coherd.v1 import admin_service_pb2_grpc as admin_grpc
 from coherd.v1 import cache_service_pb2_grpc as cache_grpc
@@ -59,15 +60,18 @@ class TimingHandler:
     async def aclose(self) -> None:
         pass
 
-    def times(self, prefix: bytes) -> dict[bytes, int]:
-        """Give when each key that begins with `prefix` was applied."""
-        return {
+    def take_times(self, prefix: bytes) -> dict[bytes, int]:
+        """Give when each key that begins with `prefix` was applied, and forget it all."""
+        times = {
             key: at
             for at, batches in self.applied
             for batch in batches
             for selector in batch.selectors
             if (key := selector[1:]).startswith(prefix)
         }
+        self.applied.clear()
+        self.rows = 0
+        return times
 
 
 def run_agent(config_path: str, space: str, pipe: Connection) -> None:
@@ -77,28 +81,24 @@ def run_agent(config_path: str, space: str, pipe: Connection) -> None:
     logs.configure("error")
     handler = TimingHandler()
     accepted: dict[bytes, int] = {}
+    running: list[Any] = []
 
     def started(agent: Any) -> None:
-        accept = agent.ingest.accept
-
-        def timed(namespace: str, lane: Any, selectors: Any, *rest: Any) -> Any:
-            accepted[selectors[0][1:]] = time.monotonic_ns()
-            return accept(namespace, lane, selectors, *rest)
-
-        agent.ingest.accept = timed
+        running.append(agent)
+        _note_times(agent, accepted)
 
     async def answer() -> None:
         while True:
             question = await trio.to_thread.run_sync(pipe.recv, abandon_on_cancel=True)
-            if question == "rows":
+            if isinstance(question, list):
+                pipe.send(await _accept_alone(running[0], question))
+            elif question == "rows":
                 pipe.send(handler.rows)
             elif question == "last":
                 pipe.send(handler.applied[-1][0] if handler.applied else 0)
             elif isinstance(question, bytes):
-                pipe.send((handler.times(question), accepted.copy()))
-                handler.applied.clear()
+                pipe.send((handler.take_times(question), accepted.copy()))
                 accepted.clear()
-                handler.rows = 0
             elif question == "cpu":
                 pipe.send(time.process_time())
 
@@ -111,6 +111,30 @@ def run_agent(config_path: str, space: str, pipe: Connection) -> None:
 
     trio.run(main)
     os._exit(0)  # a thread waits in pipe.recv
+
+
+def _note_times(agent: Any, accepted: dict[bytes, int]) -> None:
+    """Have the agent note when it accepted which key."""
+    accept = agent.ingest.accept
+
+    def timed(namespace: str, lane: Any, selectors: Any, *rest: Any) -> Any:
+        accepted[selectors[0][1:]] = time.monotonic_ns()
+        return accept(namespace, lane, selectors, *rest)
+
+    agent.ingest.accept = timed
+
+
+async def _accept_alone(agent: Any, keys: list[bytes]) -> int:
+    """Accept keys one by one, as if each were asked for alone, without spreading them."""
+    for key in keys:
+        while True:
+            try:
+                agent.ingest.accept(NAMESPACE, Lane.NORMAL, [b"k" + key], Effect.DROP, None, "")
+                break
+            except Overloaded:
+                await trio.sleep(0.01)
+        await trio.lowlevel.checkpoint()
+    return len(keys)
 
 
 class MeasuredAgent:
@@ -152,8 +176,11 @@ class MeasuredAgent:
         kib = next(line for line in lines if line.startswith("VmRSS")).split()[1]
         return int(kib) * 1024 / 1e6
 
-    def ask(self, question: str | bytes, timeout: float = 120.0) -> Any:
-        """Ask for "rows", "last" or "cpu"; or, by a prefix of keys, for their times, which are forgotten."""
+    def ask(self, question: str | bytes | list[bytes], timeout: float = 120.0) -> Any:
+        """Ask for "rows", "last" or "cpu"; or, by a prefix of keys, for their times, which are forgotten.
+
+        With a list it accepts these keys one by one, and tells only the peers that look for what they lack.
+        """
         self._pipe.send(question)
         if not self._pipe.poll(timeout):
             raise SystemExit(f"an agent did not answer within {timeout:.0f} s")

@@ -27,7 +27,7 @@ import networks
 from agents import MeasuredAgent, agents
 from processes import wait_until
 from report import finish, show
-from senders import Sending
+from senders import Sending, keys
 
 from coherd.v1 import admin_service_pb2 as admin
 
@@ -41,6 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--missing", type=int, default=100_000)
     parser.add_argument("--among", type=int, default=0, help="rows that all have before")
+    parser.add_argument(
+        "--alone", action="store_true", help="rows were accepted one by one, a payload each"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gaps", type=int, default=0, help="measure so many lone gaps instead")
     parser.add_argument("--cut", choices=gaps.KINDS, default="reset", help="how a gap comes")
@@ -54,10 +57,11 @@ def main() -> None:
     if arguments.gaps:
         gaps.report(arguments.gaps, arguments.cut)
         return
-    figures = measure(arguments.missing, arguments.among, arguments.rounds)
+    figures = measure(arguments.missing, arguments.among, arguments.rounds, alone=arguments.alone)
     rows = [
         ("until it has all, s", figures["seconds"], figures["seconds_max"]),
         ("from the start of its process, s", figures["seconds_from_start"], ""),
+        ("the one that was away, s of processor", figures["own_cpu_s"], ""),
         (
             "the busiest peer, % of a core",
             figures["peer_cpu_percent"],
@@ -68,11 +72,13 @@ def main() -> None:
     if "bytes" in figures:
         rows.append(("bytes between all", figures["bytes"], ""))
     title = f"{arguments.missing:,} missing, among {arguments.among:,} that all have"
+    if arguments.alone:
+        title += ", accepted one by one"
     show(title, ("", "median", "greatest"), rows)
     finish(figures)
 
 
-def measure(missing: int, among: int, rounds: int) -> dict[str, Any]:
+def measure(missing: int, among: int, rounds: int, *, alone: bool = False) -> dict[str, Any]:
     entries_max = max(ENTRIES_MAX_LEAST, 2 * (among + missing * rounds))
     settings = f"[namespaces.default]\nentries_max = {entries_max}\n"
     with ExitStack() as stack:
@@ -90,12 +96,15 @@ def measure(missing: int, among: int, rounds: int) -> dict[str, Any]:
         results = []
         for round_ in range(rounds):
             running[-1].stop()
-            _accept(sender, round_, missing)
+            if alone:
+                running[0].ask(keys(round_, 0, missing), TIMEOUT)
+            else:
+                _accept(sender, round_, missing)
             rows += missing
             wait_until(lambda n=rows: all(has(agent, n) for agent in running[:-1]), TIMEOUT, 0.1)
             time.sleep(1.0)  # the peers have written their journals
             results.append(_bring_back(running, rows, space))
-    return _summarize(missing, among, results)
+    return _summarize(missing, among, results, alone=alone)
 
 
 def _accept(sender: Sending, round_: int, rows: int) -> None:
@@ -113,17 +122,20 @@ def _bring_back(running: list[MeasuredAgent], rows: int, space: str) -> dict[str
     wait_until(lambda: back.status() is not None, TIMEOUT, POLL)
     began = time.monotonic()
     before = [peer.ask("cpu") for peer in peers]
+    own_before = back.ask("cpu")
     stub = back.admin()
     wait_until(
         lambda: is_whole(stub.GetStatus(admin.GetStatusRequest(), timeout=30), rows), TIMEOUT, POLL
     )
     ended = time.monotonic()
+    own = back.ask("cpu")
     cpu = max(peer.ask("cpu") - cpu for peer, cpu in zip(peers, before, strict=True))
     sent = networks.loopback(space)[0] - bytes_before if space else 0
     return {
         "seconds": ended - began,
         "from_start": ended - started,
         "cpu": cpu,
+        "own_cpu": own - own_before,
         "bytes": sent,
     }
 
@@ -147,15 +159,19 @@ def is_whole(status: admin.GetStatusResponse, rows: int) -> bool:
     )
 
 
-def _summarize(missing: int, among: int, results: list[dict[str, float]]) -> dict[str, Any]:
+def _summarize(
+    missing: int, among: int, results: list[dict[str, float]], *, alone: bool
+) -> dict[str, Any]:
     percents = [100 * each["cpu"] / each["seconds"] for each in results]
     figures: dict[str, Any] = {
         "missing": missing,
+        "alone": alone,
         "among": among,
         "rounds": len(results),
         "seconds": round(median(each["seconds"] for each in results), 3),
         "seconds_max": round(max(each["seconds"] for each in results), 3),
         "seconds_from_start": round(median(each["from_start"] for each in results), 3),
+        "own_cpu_s": round(median(each["own_cpu"] for each in results), 3),
         "peer_cpu_percent": round(median(percents), 1),
         "peer_cpu_percent_max": round(max(percents), 1),
         "peer_cpu_s": round(median(each["cpu"] for each in results), 3),

@@ -32,6 +32,8 @@ class Lane(IntEnum):
     NORMAL = 2
     BULK = 3
 
+    __hash__ = int.__hash__  # that of Enum is slow, and is part of every stream's
+
 
 class Effect(IntEnum):
     """What a row asks of a cache, the stronger the higher."""
@@ -160,6 +162,34 @@ class Batch:
             self.stamp,
             self.reason,
         )
+
+
+def join(batches: Sequence[Batch]) -> Batch | None:
+    """Give one batch with the rows of several of one stream and effect, without their stamps and reasons.
+
+    None where their numbers do not ascend from each to the next.
+    """
+    numbers: list[Range] = []
+    selectors: list[Selector] = []
+    versions: list[int] | None = None
+    end = 0
+    for batch in batches:
+        first = batch.numbers[0][0]
+        if first <= end:
+            return None
+        if first == end + 1 and numbers:
+            numbers[-1] = (numbers[-1][0], batch.numbers[0][1])
+            numbers += batch.numbers[1:]
+        else:
+            numbers += batch.numbers
+        end = batch.numbers[-1][1]
+        if batch.versions is not None:
+            versions = [0] * len(selectors) if versions is None else versions
+            versions += batch.versions
+        selectors += batch.selectors
+        if versions is not None and batch.versions is None:
+            versions += [0] * len(batch.selectors)
+    return Batch(batches[0].stream, tuple(numbers), selectors, batches[0].effect, versions)
 
 
 class Cause(StrEnum):

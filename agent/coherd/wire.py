@@ -13,6 +13,7 @@ follow it without a gap and the distance from there to the next range.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,10 @@ _EFFECTS = {int(effect): effect for effect in Effect}
 _LANES = {int(lane): lane for lane in Lane}
 _WHOLE = int(Kind.NAMESPACE)
 _NIL = 0xC0
+_TINY_BYTES = 1024
+_TINY_LIST_MAX = 64
+"""A payload of so few bytes can be unpacked at once: lists in it that claim to be so long do no harm."""
+_STREAMS_KEPT = 1024
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -87,6 +92,49 @@ def decode_batch(payload: bytes) -> Batch:
 
 
 def _decode_batch(payload: bytes) -> Batch:
+    fields = _unpack_tiny(payload) if len(payload) <= _TINY_BYTES else None
+    version, namespace, name, epoch, lane, effect, stamp, flat, selectors, versions, reason = (
+        fields or _unpack(payload)
+    )
+    if type(version) is not int or version < 1:
+        raise MalformedMessage("a payload without a version")
+    if type(epoch) is not int or type(lane) is not int:
+        raise MalformedMessage("an illegal epoch or lane")
+    stream = _stream(namespace, name, epoch, lane)
+    if type(effect) is not int or effect not in _EFFECTS:
+        raise MalformedMessage("an unknown effect")
+    _integer(stamp, STAMP_MAX, "stamp")
+    numbers = decode_ranges(flat)
+    check_selectors(selectors)
+    if sum([high - low + 1 for low, high in numbers]) != len(selectors):
+        raise MalformedMessage("as many numbers as rows are due")
+    if numbers[-1][1] - numbers[0][0] >= BATCH_ROWS_MAX:  # a part of it may be too many ranges
+        raise MalformedMessage("rows that were not numbered in one go")
+    if versions is not None:
+        _check_versions(versions, len(selectors))
+    if type(reason) is not str or len(reason) > REASON_MAX:
+        raise MalformedMessage("an illegal reason")
+    return Batch(stream, numbers, selectors, _EFFECTS[effect], versions, stamp, reason)
+
+
+def _unpack_tiny(payload: bytes) -> list[Any] | None:
+    """Give the fields of a small payload; None for one that is to be looked at more closely."""
+    try:
+        fields = msgpack.unpackb(
+            payload, max_array_len=_TINY_LIST_MAX, max_map_len=0, max_ext_len=0
+        )
+    except (ValueError, msgpack.UnpackException):
+        return None
+    if type(fields) is not list or len(fields) != _FIELDS:
+        return None
+    ranges, selectors, versions = fields[-4:-1]
+    if type(ranges) is list is type(selectors) and (versions is None or type(versions) is list):
+        return fields
+    return None
+
+
+def _unpack(payload: bytes) -> list[Any]:
+    """Give the fields of any payload, without those that later versions append."""
     size = len(payload)
     if size > PAYLOAD_BYTES_MAX:
         raise MalformedMessage(f"a payload of {size} bytes")
@@ -97,31 +145,22 @@ def _decode_batch(payload: bytes) -> Batch:
     )
     reader.feed(payload)
     fields = reader.read_array_header()
-    version, namespace, name, epoch, lane, effect, stamp = islice(reader, 7)
-    if type(version) is not int or version < 1:
-        raise MalformedMessage("a payload without a version")
-    stream = decode_stream(namespace, decode_origin(name, epoch), lane)
-    if type(effect) is not int or effect not in _EFFECTS:
-        raise MalformedMessage("an unknown effect")
-    _integer(stamp, STAMP_MAX, "stamp")
-    numbers = decode_ranges(_list(reader, 2 * BATCH_RANGES_MAX))
+    scalars = list(islice(reader, 7))
+    ranges = _list(reader, 2 * BATCH_RANGES_MAX)
     selectors = _list(reader, BATCH_ROWS_MAX)
-    check_selectors(selectors)
-    if sum(high - low + 1 for low, high in numbers) != len(selectors):
-        raise MalformedMessage("as many numbers as rows are due")
-    if numbers[-1][1] - numbers[0][0] >= BATCH_ROWS_MAX:  # a part of it may be too many ranges
-        raise MalformedMessage("rows that were not numbered in one go")
     versions = reader.unpack() if payload[reader.tell()] == _NIL else _list(reader, BATCH_ROWS_MAX)
-    if versions is not None:
-        _check_versions(versions, len(selectors))
     reason = reader.unpack()
-    if not isinstance(reason, str) or len(reason) > REASON_MAX:
-        raise MalformedMessage("an illegal reason")
     for _ in range(fields - _FIELDS):  # what later versions append
         reader.skip()
     if fields < _FIELDS or reader.tell() != size:
         raise MalformedMessage("a payload with too few fields, or with something after them")
-    return Batch(stream, numbers, selectors, _EFFECTS[effect], versions, stamp, reason)
+    return [*scalars, ranges, selectors, versions, reason]
+
+
+@lru_cache(_STREAMS_KEPT)
+def _stream(namespace: Any, name: Any, epoch: int, lane: int) -> Stream:
+    """Check a stream: one object for all payloads of it. Raises MalformedMessage."""
+    return decode_stream(namespace, decode_origin(name, epoch), lane)
 
 
 def _list(reader: Any, longest: int) -> list[Any]:

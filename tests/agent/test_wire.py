@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coherd import wire
 from coherd.errors import MalformedMessage
 from coherd.limits import BATCH_ROWS_MAX
 from coherd.model import EVERYTHING, Batch, Effect, Lane, Origin, Stream
@@ -51,6 +52,36 @@ def batches(draw: st.DrawFn) -> Batch:
         2**64 - 1,
         "why",
     )
+
+
+@given(batches(), st.integers(0, 400), st.integers(0, 255), st.integers(0, 400))
+def test_a_small_payload_is_read_as_a_large_one_is(
+    batch: Batch, at: int, byte: int, length: int
+) -> None:
+    payload = bytearray(encode_batch(batch))
+    if at < len(payload):
+        payload[at] = byte
+    damaged = bytes(payload) if length > len(payload) else bytes(payload[:length])
+    results = []
+    for tiny_bytes in (wire._TINY_BYTES, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wire, "_TINY_BYTES", tiny_bytes)
+            try:
+                results.append(repr(decode_batch(damaged)))
+            except MalformedMessage:
+                results.append("malformed")
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("lane", [True, 2.0])
+def test_what_equals_a_number_is_none(lane: object) -> None:
+    fields = msgpack.unpackb(
+        encode_batch(Batch(STREAM._replace(lane=Lane.NORMAL), ((1, 1),), [b"kx"]))
+    )
+    decode_batch(msgpack.packb(fields))
+    fields[4] = lane
+    with pytest.raises(MalformedMessage):
+        decode_batch(msgpack.packb(fields))
 
 
 @given(batches())

@@ -42,8 +42,9 @@ class Time:
 class VirtualClock:
     """The door to time."""
 
-    def __init__(self, time: Time, running_time: float) -> None:
+    def __init__(self, time: Time, running_time: float, behind: float = 0.0) -> None:
         self._time = time
+        self._behind = behind
         self._offset = running_time - time.now()
 
     def now(self) -> float:
@@ -53,7 +54,7 @@ class VirtualClock:
         return self.wall_us() // 1000
 
     def wall_us(self) -> int:
-        return 1_790_000_000_000_000 + int(self._time.now() * 1_000_000)
+        return 1_790_000_000_000_000 + int((self._time.now() - self._behind) * 1_000_000)
 
 
 class Host:
@@ -68,6 +69,8 @@ class Host:
         self.address = f"10.0.0.{number}:4373"
         self.disk = Disk()
         self.boot = 1
+        self.clock_behind = 0.0
+        """Seconds by which its wall clock is."""
         self.settings: dict[str, Any] = {}
         """More fields of the configuration."""
         self.cache = MemoryHandler(NAMESPACE)
@@ -89,7 +92,7 @@ class Host:
     async def _run(self, task_status: Any) -> None:
         boot = f"boot {self.boot}"
         self.journal = journal = MemoryJournal(self.disk, now=self.time.now, boot_id=boot)
-        clock = VirtualClock(self.time, journal.running_time())
+        clock = VirtualClock(self.time, journal.running_time(), self.clock_behind)
         bridge = self.network.bridge(self.address)
 
         def dial(address: str) -> GrpcPeer:

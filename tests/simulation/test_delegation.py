@@ -14,6 +14,8 @@ from hosts import NAMESPACE, Host, hosts, until, wait
 from trio.testing import MockClock
 
 from coherd.cluster import linking
+from coherd.cluster.spreading import Spreading
+from coherd.model import Lane, Stream
 from coherd.replication import ring
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import types_pb2 as types
@@ -104,3 +106,49 @@ async def test_a_crashed_finger_does_not_keep_its_arc(autojump_clock: MockClock)
         outcome = await one.invalidate(KEYS, wait=cache.WAIT_REGION, timeout=Duration(seconds=1))
         assert outcome.receipt.missing == [finger.name]
         assert not any(host.cache.entries for host in others)
+
+
+async def test_a_large_region_that_restarts_as_a_whole_becomes_fresh(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them has a row that nobody else has: nobody may be fresh without it who can reach that one."""
+    async with region() as all_:
+        await all_[0].invalidate(KEYS, wait=cache.WAIT_REGION)
+        network, owner = all_[0].network, all_[5]
+        for host in all_:
+            network.cut(owner.address, host.address)
+        await owner.invalidate([b"lone"])
+        lone = Stream(NAMESPACE, owner.agent.ingest.life, Lane.NORMAL)
+        for host in all_:
+            host.crash()
+        network.heal()
+        # As in a really large region: few are fingers of each other, and all know of each other before
+        # many links were opened while the region still looked small.
+        monkeypatch.setattr(Spreading, "neighbours", few_neighbours)
+        with monkeypatch.context() as patch:
+            patch.setattr(linking.Linking, "_dial_soon", lambda _self, _name: None)
+            for host in all_:
+                await host.start()
+            await until(lambda: all(knows_of_all(host) for host in all_))
+            assert all(host.agent.freshness.is_catching_up for host in all_)
+        for host in all_:
+            host.agent.linking._choose()
+
+        def all_are_ready() -> bool:
+            for host in all_:
+                agent = host.agent
+                if not agent.freshness.is_catching_up:
+                    assert agent.ingest.has(lone, 1, 1), f"{host.name} is fresh without it"
+            return not any(host.agent.reasons() for host in all_)
+
+        await until(all_are_ready, 10.0)
+
+
+def few_neighbours(spreading: Spreading) -> list[str]:
+    names = sorted(spreading.view.members)
+    at = names.index(spreading._spread.me)
+    return [names[(at + step) % len(names)] for step in (1, 5)]
+
+
+def knows_of_all(host: Host) -> bool:
+    return len(host.agent.linking.reachable) == COUNT - 1

@@ -157,7 +157,7 @@ class Agent:
             self.retiring, self._least_bound() / 4,
         )  # fmt: skip
         self.repairing.is_alone = lambda: self.config.join_alone or not self.membership.has_seeds
-        self.repairing.on_synced = self._healing.look
+        self.repairing.on_synced = self._synced
         self.offering = Offering(ingest, self.repairing, roster, random)
 
     def _take_orders(self) -> None:
@@ -202,12 +202,19 @@ class Agent:
         """Begin a life later than `known`, because this one counts no more; None where it can't be now."""
         try:
             epoch = draw_epoch(self.clock.wall_ms(), [self.roster.me.epoch], known)
+            self.ingest.confirm_life(confirmed=False)
             self.ingest.begin_life(epoch)
         except (ValueError, Overloaded, NotDurable) as error:
             log.error("no new epoch can be taken", known=known, error=str(error))
             return None
         self.roster.me = replace(self.roster.me, epoch=epoch)
         return epoch
+
+    def _synced(self) -> None:
+        """Note that this agent may have all that others have."""
+        self._healing.look()
+        if self.freshness.has_met_others and not self.freshness.is_catching_up:
+            self.ingest.confirm_life()
 
     @property
     def damages(self) -> list[str]:

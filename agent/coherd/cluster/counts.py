@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from coherd.model import Cause
+from coherd.model import Cause
 
 
 class LastReset(NamedTuple):
@@ -36,3 +35,10 @@ class NamespaceCounts:
     forgotten: int = 0
     resets: Counter[str] = field(default_factory=Counter)
     last_reset: LastReset | None = None
+
+    def note(self, cause: Cause, rows: int) -> None:
+        """Count rows of a peer that were new."""
+        if cause is Cause.REPAIR:
+            self.repaired += rows
+        else:
+            self.received += rows

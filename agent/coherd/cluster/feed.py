@@ -48,7 +48,7 @@ class Entry(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes that it counts."""
-        return len(self.payload) + len(self.arrival.batch) * ROW_OVERHEAD_BYTES
+        return len(self.payload) + len(self.arrival.batch.selectors) * ROW_OVERHEAD_BYTES
 
 
 class Portion(NamedTuple):
@@ -91,15 +91,19 @@ class Feed:
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add arrivals and wake the readers."""
+        tail: StreamTail[Entry] | None = None
+        stream = None
         for entry in entries:
             self._entries.append(entry)
             self._lasts.append(entry.arrival.last)
             self._bytes += entry.size
             batch = entry.arrival.batch
             if batch.numbers:
-                tail = self._of_stream.get(batch.stream)
-                if tail is None:
-                    tail = self._of_stream[batch.stream] = StreamTail()
+                if tail is None or batch.stream is not stream:  # many of one come together
+                    stream = batch.stream
+                    tail = self._of_stream.get(stream)
+                    if tail is None:
+                        tail = self._of_stream[stream] = StreamTail()
                 tail.add(batch.numbers, entry)
         if entries:
             self.moments.note(self._lasts[-1], self._clock.now())
@@ -232,7 +236,7 @@ def block_of(arrival: Arrival, payload: bytes) -> Block:
     batch = arrival.batch
     return Block(
         position=arrival.position,
-        rows=len(batch),
+        rows=len(batch.selectors),
         namespace=arrival.namespace,
         stream=batch.stream if batch.numbers else None,
         numbers=batch.numbers,

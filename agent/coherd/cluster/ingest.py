@@ -15,6 +15,8 @@ import trio
 
 from coherd.cluster.counts import LastReset, NamespaceCounts
 from coherd.cluster.feed import Entry, Feed, block_of
+from coherd.cluster.lives import Lives
+from coherd.cluster.runs import runs
 from coherd.errors import JournalDamaged, MalformedMessage, NotDurable, Overloaded
 from coherd.journal import Journal, Write
 from coherd.model import (
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from coherd.replication.eras import Turn
     from coherd.replication.intervals import Intervals
     from coherd.replication.repair import Adoption, Repair
-    from coherd.replication.replica import Arrival, Forgotten, Replica
+    from coherd.replication.replica import Arrival, Replica
     from coherd.replication.retention import Floor
 
 log = structlog.get_logger("coherd.ingest")
@@ -86,7 +88,7 @@ class Ingest:
         self._stamps = stamps
         self._name = name
         self._arrived = trio.lowlevel.ParkingLot()
-        self._lives = [*journal.contents.lives]
+        self._lives = Lives(name, journal.contents.lives)
         self._journal_bytes_max = journal_bytes_max
         self._unwritten: list[tuple[Collection[Stream], Collection[str], Mapping[str, int]]] = []
         """Whose floors are to be stored, and up to where blocks may go; the journal had no room for it."""
@@ -97,8 +99,20 @@ class Ingest:
         """Number own rows and positions under a new epoch from here on."""
         life = Origin(self._name, epoch)
         self._journal.append_nowait(Write(life=life))
-        self._lives.append((life, self.replica.position + 1))
+        self._lives.begin(life, self.replica.position + 1)
         self.replica.begin_life(life)
+
+    def confirm_life(self, *, confirmed: bool = True) -> None:
+        """Note that others were met and know of no later life, or with False that they do after all.
+
+        Where they have brought rows of a later one, that is not so.
+        """
+        if self._lives.is_confirmed is confirmed or (
+            confirmed and self.replica.vector.last_epoch(self._name) > self.life.epoch
+        ):
+            return
+        if self._append(Write(life=self.life)):
+            self._lives.begin(self.life, self.replica.position + 1)
 
     @property
     def life(self) -> Origin:
@@ -107,31 +121,12 @@ class Ingest:
         return self.replica.life
 
     def write_out(self, n: int) -> Position:
-        """Give a position as it is written outside.
-
-        What another name wrote here, before the data was cloned, counts to the own life after it.
-        """
-        epoch = 0
-        for life, first in reversed(self._lives):
-            if life.name == self._name:
-                epoch = life.epoch
-            if epoch and n >= first:
-                break
-        return Position(self._name, epoch, n)
+        """Give a position as it is written outside."""
+        return self._lives.write_out(n)
 
     def locate(self, position: Position) -> int | None:
-        """Read a position that was written outside; None when its name never wrote this journal.
-
-        One that the journal lacks is read as the last one before it that it has.
-        """
-        if position.name != self._name:
-            return None
-        end = self.replica.position
-        for life, first in reversed(self._lives):
-            if life.name == self._name and life.epoch <= position.epoch:
-                return min(position.n, end)
-            end = first - 1
-        return 0
+        """Read a position that was written outside; None when its name never wrote this journal."""
+        return self._lives.locate(position, self.replica.position)
 
     def remember_watcher(self, key: str, position: int | None) -> None:
         """Store how far an acknowledging watcher is, or with None that it does not count any more."""
@@ -172,6 +167,7 @@ class Ingest:
         )
         payload = encode_batch(arrival.batch)
         ticket = self._enter([(arrival, payload)])
+        self._note_new(arrival.batch.stream, Cause.LOCAL, len(arrival.batch))
         self._count(namespace).accepted += len(arrival.batch)
         return Accepted(arrival, payload, ticket)
 
@@ -194,28 +190,44 @@ class Ingest:
 
         Rows of namespaces that are not held here are left out.
         """
-        now, wall = self._clock.now(), self._clock.wall_ms()
         had_gaps = self._repair.has_gaps
         arrivals: list[tuple[Arrival, bytes]] = []
-        for payload, age, batch in read:
-            if batch is None or not self.keeps(batch.stream):
-                continue
-            self._stamps.observe(batch.stamp, wall)
-            arrival = self.replica.receive(batch, now - age, cause, now)
-            if arrival is not None:
-                whole = len(arrival.batch) == len(batch)
-                arrivals.append((arrival, payload if whole else encode_batch(arrival.batch)))
-                counts = self._count(arrival.namespace)
-                if cause is Cause.REPAIR:
-                    counts.repaired += len(arrival.batch)
-                else:
-                    counts.received += len(arrival.batch)
+        streams: dict[Stream, None] = {}
+        for run in runs(read):
+            stream = run[0][2].stream
+            if self.keeps(stream) and (new := self._take_run(run, stream, cause)):
+                arrivals += new
+                streams[stream] = None
         if arrivals:
             self._enter(arrivals)
-            for stream in dict.fromkeys(arrival.batch.stream for arrival, _ in arrivals):
+            for stream in streams:
                 self.adopt(self._repair.touch(stream))
             if self._repair.has_gaps and not had_gaps:
                 self.on_gap()
+
+    def _take_run(
+        self, run: Sequence[tuple[bytes, float, Batch]], stream: Stream, cause: Cause
+    ) -> list[tuple[Arrival, bytes]]:
+        """Take payloads of one stream; give what was new, each as it is kept."""
+        now, wall = self._clock.now(), self._clock.wall_ms()
+        for _, _, batch in run:
+            self._stamps.observe(batch.stamp, wall)
+        found = self.replica.receive_all([(batch, now - age) for _, age, batch in run], cause, now)
+        arrivals = [
+            (arrival, payload if arrival.batch is batch else encode_batch(arrival.batch))
+            for arrival, (payload, _, batch) in zip(found, run, strict=True)
+            if arrival is not None
+        ]
+        if arrivals:
+            rows = sum([len(arrival.batch.selectors) for arrival, _ in arrivals])
+            self._count(stream.namespace).note(cause, rows)
+            self._note_new(stream, cause, rows)
+        return arrivals
+
+    def _note_new(self, stream: Stream, cause: Cause, rows: int) -> None:
+        """Note that rows of a stream are new here."""
+        self.changed.add(stream)
+        self.rows[stream.namespace, stream.lane, cause] += rows
 
     def keeps(self, stream: Stream) -> bool:
         """Tell whether rows of a stream are kept here: of a namespace that is held, and all own ones."""
@@ -294,7 +306,8 @@ class Ingest:
         """Forget what is too much or too old."""
         for each in self.replica.forget_due(self._clock.now(), self._journal_bytes_max):
             self._count(each.namespace).forgotten += each.rows
-            self._give_up(each, {each.namespace: each.position})
+            name, position = each.namespace, each.position
+            self._unwritten.append((each.streams, [name], {name: position}))
         self._write_floors()
 
     def lose(self, namespace: str | None, position: int) -> int:
@@ -305,7 +318,7 @@ class Ingest:
         rows = 0
         for name in [*self.replica.ledgers] if namespace is None else [namespace]:
             lost = self.replica.lose(name, position, self._clock.now())
-            self._give_up(lost, {})
+            self._unwritten.append((lost.streams, [lost.namespace], {}))
             rows += lost.rows
         self._write_floors()
         return rows
@@ -320,10 +333,6 @@ class Ingest:
         self.replica.vector.forget(stream, numbers.ranges(), self._clock.now())
         self._unwritten.append(([stream], (), {}))
         self._write_floors()
-
-    def _give_up(self, given_up: Forgotten, positions: Mapping[str, int]) -> None:
-        """Have the floors stored, and what was stored below `positions` dropped."""
-        self._unwritten.append((given_up.streams, [given_up.namespace], positions))
 
     def _write_floors(self) -> None:
         """Store what was given up, as far as the journal has room now."""
@@ -364,11 +373,6 @@ class Ingest:
             )
         )
         self._feed.append([Entry(arrival, payload, ticket) for arrival, payload in arrivals])
-        for arrival, _ in arrivals:
-            stream = arrival.batch.stream
-            if arrival.batch.numbers:
-                self.changed.add(stream)
-                self.rows[stream.namespace, stream.lane, arrival.cause] += len(arrival.batch)
         self._arrived.unpark_all()
         if self.replica.is_due:
             self.forget()

@@ -47,6 +47,9 @@ HEARD_LASTS = 30.0
 """Seconds for which a member that has spoken to this agent counts as one that can be asked."""
 COMPARES_MAX = 3
 """Members that show their streams at once: after a start all of them have the same to show."""
+MEETINGS_MAX = 5
+"""Members with which vectors are compared at once to end catching up. Where a cluster restarts as a whole
+each agent has to meet all the others; most are no fingers, so that links are made for it."""
 COMPARE_INTERVAL = 10.0
 COMPARE_STREAMS_MAX = 1_000_000
 
@@ -103,6 +106,7 @@ class Repairing:
         self._ingest.on_gap = self.look
         self._nursery.start_soon(self._tell)
         self._nursery.start_soon(self._compare_now_and_then)
+        self._nursery.start_soon(self._meet_all)
         self._nursery.start_soon(self._fetching.run)
 
     # ------------------------------------------------------------------ who can be reached
@@ -255,6 +259,15 @@ class Repairing:
                 self._retiring.begin_due()
             if members := sorted(filter(self._shares, self._linking.peers)):
                 self.compare_soon(self._random.choice(members))
+
+    async def _meet_all(self) -> None:
+        """While this agent is catching up, compare with every reachable holder, a few at once."""
+        while True:
+            await trio.sleep(HAVE_INTERVAL_BUSY)
+            room = MEETINGS_MAX - len(self._comparing)
+            unmet = sorted(self._freshness.unmet(self.reachable()) - self._comparing)
+            for name in self._random.sample(unmet, max(0, min(room, len(unmet)))):
+                self.compare_soon(name)
 
     def _shares(self, name: str) -> bool:
         """Tell whether a member holds something that is held here, too."""

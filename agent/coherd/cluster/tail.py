@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -17,29 +17,38 @@ T = TypeVar("T")
 class StreamTail(Generic[T]):
     """Batches, or whatever stands for them, in the order of their first numbers."""
 
-    __slots__ = ("_entries", "_firsts", "_span")
+    __slots__ = ("_entries", "_firsts", "_is_sorted", "_span")
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
         self._entries: list[tuple[Sequence[Range], T]] = []
+        self._is_sorted = True
         self._span = 0
         """The most by which a last number is above its first."""
 
     def add(self, numbers: Sequence[Range], entry: T) -> None:
-        """Take in a batch with these numbers, which ascend; nearly always the highest so far."""
+        """Take in a batch with these numbers, which ascend; nearly always the highest so far.
+
+        Who catches up takes them in by turns from several ends: they are put in order once that is asked.
+        """
         first, firsts = numbers[0][0], self._firsts
-        if not firsts or first >= firsts[-1]:
-            firsts.append(first)
-            self._entries.append((numbers, entry))
-        else:
-            at = bisect_right(firsts, first)
-            firsts.insert(at, first)
-            self._entries.insert(at, (numbers, entry))
+        if firsts and first < firsts[-1]:
+            self._is_sorted = False
+        firsts.append(first)
+        self._entries.append((numbers, entry))
         span = numbers[-1][1] - first
         self._span = max(self._span, span)
 
+    def _sort(self) -> None:
+        """Put them in order; those that came in ascending runs are only merged."""
+        self._entries.sort(key=_first)
+        self._firsts.sort()
+        self._is_sorted = True
+
     def find(self, wanted: Intervals) -> list[T]:
         """Give those that hold some of these numbers, each once, in order."""
+        if not self._is_sorted:
+            self._sort()
         found: list[T] = []
         firsts, entries = self._firsts, self._entries
         at = 0
@@ -57,3 +66,7 @@ class StreamTail(Generic[T]):
         self._entries = [each for each in self._entries if is_kept(each[1])]
         self._firsts = [numbers[0][0] for numbers, _ in self._entries]
         return bool(self._entries)
+
+
+def _first(entry: tuple[Sequence[Range], object]) -> int:
+    return entry[0][0][0]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from coherd.clock import Clock
-    from coherd.model import Cause, Lane
+    from coherd.model import Cause, Lane, Stream
     from coherd.replication.replica import Arrival
 
 APPLY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0)
@@ -58,11 +58,18 @@ class ApplyTimes:
     def applied(self, arrivals: Iterable[Arrival]) -> None:
         """Note that a handler has just applied arrivals. Resets do not count: they are no rows."""
         now = self._clock.now()
+        found: tuple[Stream, Cause, Histogram] | None = None
         for arrival in arrivals:
             batch = arrival.batch
             if batch.numbers:
-                key = batch.stream.namespace, batch.stream.lane, arrival.cause
-                histogram = self.histograms.get(key)
-                if histogram is None:
-                    histogram = self.histograms[key] = Histogram(APPLY_BOUNDS)
-                histogram.note(now - arrival.accepted_at, len(batch.selectors))
+                if found is None or found[0] != batch.stream or found[1] is not arrival.cause:
+                    found = batch.stream, arrival.cause, self._histogram(arrival)
+                found[2].note(now - arrival.accepted_at, len(batch.selectors))
+
+    def _histogram(self, arrival: Arrival) -> Histogram:
+        stream = arrival.batch.stream
+        key = stream.namespace, stream.lane, arrival.cause
+        histogram = self.histograms.get(key)
+        if histogram is None:
+            histogram = self.histograms[key] = Histogram(APPLY_BOUNDS)
+        return histogram

@@ -28,8 +28,7 @@ class Durability(StrEnum):
     """A loss of power (synchronous=FULL: fsync before every commit is reported)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """The rows of one batch, or one reset, as they are stored."""
 
     position: int

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from coherd.journal import Block, Era, Floor
     from coherd.journal.codec import Row
-    from coherd.model import Origin, Position, Stream
+    from coherd.model import Origin, Position, Range, Stream
 
 
 @dataclass(slots=True)
@@ -53,6 +53,11 @@ class StreamEntry:
         self.floor = floor
         self.span = 0
         """The most by which one block's last number is above its first."""
+
+    def note_span(self, numbers: Sequence[Range]) -> None:
+        """Remember how far apart the numbers of a block are."""
+        span = numbers[-1][1] - numbers[0][0]
+        self.span = max(self.span, span)
 
 
 class Positions:
@@ -177,9 +182,7 @@ class Held:
     def note_span(self, block: Block) -> None:
         """Remember how far apart the numbers of `block` are."""
         if block.stream is not None and block.numbers:
-            entry = self.streams[block.stream]
-            span = max(high for _, high in block.numbers) - min(block.numbers)[0]
-            entry.span = max(entry.span, span)
+            self.streams[block.stream].note_span(block.numbers)
 
     def locate(self, position: int) -> tuple[str | None, int]:
         """Tell whose block begins at a position, None for nobody's, and where it ends at the latest."""

@@ -296,7 +296,8 @@ class Writer:
             if stream is not None:
                 for low, high in block.numbers:
                     stream.numbers.add(low, high)
-                self._held.note_span(block)
+                if block.numbers:
+                    stream.note_span(block.numbers)
         self._committed_blocks += len(write.blocks)
         self._meta.position = namespace.position
 

@@ -62,6 +62,11 @@ class Freshness:
         return not self._domains.keys() <= self._synced_at.keys()
 
     @property
+    def has_met_others(self) -> bool:
+        """Whether a sync was completed with anybody."""
+        return bool(self.met_whole or self._behind)
+
+    @property
     def domains(self) -> Mapping[str, frozenset[str]]:
         """What has to be fresh: namespaces, with the other agents that hold them."""
         return self._domains
@@ -86,6 +91,15 @@ class Freshness:
         for namespace, members in self._domains.items():
             if member in members:
                 self._synced_at[namespace] = now
+
+    def unmet(self, reachable: Collection[str]) -> frozenset[str]:
+        """Give the reachable holders that a sync may end catching up with, and none was completed with."""
+        waiting = [
+            members
+            for namespace, members in self._domains.items()
+            if namespace not in self._synced_at
+        ]
+        return frozenset().union(*waiting).intersection(reachable) - self._behind
 
     def check(self, reachable: Collection[str], *, alone: bool, now: float) -> None:
         """End catching up where all of a restarted cluster, or nobody else, is there.

@@ -77,14 +77,14 @@ class Run:
     def __len__(self) -> int:
         return len(self.drops) + len(self.stales)
 
-    def record(self, batch: Batch, position: int, accepted_at: float) -> None:
-        """Enter a batch, or a reset, that arrived at `position` and after."""
+    def record(self, batch: Batch, position: int, accepted_at: float, batches: int = 1) -> None:
+        """Enter a batch, or a reset, that arrived at `position` and after, in so many batches in truth."""
         selectors = batch.selectors
         rows = len(selectors)
         self.last = position + rows - 1
         self.youngest = max(self.youngest, accepted_at)
         self.rows += rows
-        self.size_bytes += sum(map(len, selectors)) + rows * ROW_BYTES + BLOCK_BYTES
+        self.size_bytes += sum(map(len, selectors)) + rows * ROW_BYTES + batches * BLOCK_BYTES
         if batch.numbers:
             numbers = self.numbers.get(batch.stream)
             if numbers is None:
@@ -164,8 +164,12 @@ class Ledger:
         """What is forgotten next."""
         return self._runs[0] if self._runs else None
 
-    def record(self, batch: Batch, position: int, accepted_at: float, now: float) -> bool:
+    def record(
+        self, batch: Batch, position: int, accepted_at: float, now: float, batches: int = 1
+    ) -> bool:
         """Enter an arrival; True when a new run began with it, so that something may be due.
+
+        `batches`: how many were joined to this one.
 
         A later arrival always counts as newer. `now` may be the past when a journal is read.
         """
@@ -173,7 +177,7 @@ class Ledger:
         if begins:
             self._entries = len(self)
             self._runs.append(Run(now))
-        self._runs[-1].record(batch, position, accepted_at)
+        self._runs[-1].record(batch, position, accepted_at, batches)
         return begins
 
     def check(self, key: bytes, tags: Iterable[bytes] = ()) -> Standing:

@@ -29,6 +29,9 @@ HOLE_AGE_MIN = 0.150
 """Seconds: the parcel of a younger hole may be under way."""
 UNCLAIMED_AFTER = 30.0
 """Seconds after which a hole that nobody reachable claims is given up."""
+BELOW_FLOOR_AFTER = 1.0
+"""Seconds from which on a hole may count as below the floor. Its origin may have forgotten it, and say so,
+before the holders that have it have told: within this time each of them sends a Have, or is compared with."""
 REPLAY_MAX = 1_000_000
 """Missing rows from which a reset is cheaper than a replay."""
 ASK_ROWS_MAX = 10_000
@@ -267,7 +270,9 @@ class Repair:
         for stream, gap in self._gaps.items():
             name, origin = stream.namespace, stream.origin.name
             missing[name] = missing.get(name, 0) + len(gap.holes())
-            if gap.below_floor(origin, members, REFUSALS_MAX):
+            gap.grow_older(now)
+            lost = gap.below_floor(origin, members, REFUSALS_MAX)
+            if lost and lost & gap.ages.older_than(BELOW_FLOOR_AFTER, now):
                 causes[name] = Cause.BELOW_FLOOR
             gap.give_up(origin, members, now)
             if gap.unclaimed.older_than(UNCLAIMED_AFTER, now):

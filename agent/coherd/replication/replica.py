@@ -6,8 +6,9 @@ row gets the next *position*, the agent's own arrival number, in which handlers 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from math import inf
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from coherd.model import (
@@ -20,6 +21,7 @@ from coherd.model import (
     Origin,
     Selector,
     Stream,
+    join,
 )
 from coherd.replication.intervals import Intervals
 from coherd.replication.ledger import Keep, Ledger, Run
@@ -27,11 +29,13 @@ from coherd.replication.retention import Floor
 from coherd.replication.vector import Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+_NOTHING: Mapping[Stream, Intervals] = MappingProxyType({})
+
+
+class Arrival(NamedTuple):
     """A batch that was new here, or a reset: a batch of the whole namespace without numbers."""
 
     position: int
@@ -40,13 +44,13 @@ class Arrival:
     accepted_at: float
     """Running time (seconds) at which the youngest row was accepted at its origin."""
     cause: Cause
-    adopted: Mapping[Stream, Intervals] = field(default_factory=dict)
+    adopted: Mapping[Stream, Intervals] = _NOTHING
     """What a reset took into the vector without a row."""
 
     @property
     def last(self) -> int:
         """The position of the last row."""
-        return self.position + len(self.batch) - 1
+        return self.position + len(self.batch.selectors) - 1
 
     @property
     def namespace(self) -> str:
@@ -113,6 +117,26 @@ class Replica:
         """Take the rows of a peer's batch that are new; None when there are none."""
         new = self.vector.take_rows(batch.stream, batch.numbers)
         return self._arrive(batch.select(new), accepted_at, cause, now) if new else None
+
+    def receive_all(
+        self, batches: Sequence[tuple[Batch, float]], cause: Cause, now: float
+    ) -> list[Arrival | None]:
+        """Take batches of one stream and effect, each as `receive` with the time of its acceptance.
+
+        Many small ones that are new and in order, as a repair brings them, cost little more than their rows.
+        """
+        joined = join([batch for batch, _ in batches]) if len(batches) > 1 else None
+        if joined is None or self.vector.missing(joined.stream, joined.numbers) != joined.numbers:
+            return [self.receive(batch, at, cause, now) for batch, at in batches]
+        self.vector.take_rows(joined.stream, joined.numbers)
+        position = self.position + 1
+        arrivals: list[Arrival | None] = []
+        for batch, accepted_at in batches:
+            arrivals.append(Arrival(position, batch, accepted_at, cause))
+            position += len(batch.selectors)
+        youngest = max([at for _, at in batches])
+        self._enter(Arrival(self.position + 1, joined, youngest, cause), now, len(batches))
+        return arrivals
 
     def reset(
         self, namespace: str, adopted: Mapping[Stream, Intervals], cause: Cause, now: float
@@ -215,14 +239,14 @@ class Replica:
         now: float,
         adopted: Mapping[Stream, Intervals] | None = None,
     ) -> Arrival:
-        arrival = Arrival(self.position + 1, batch, accepted_at, cause, adopted or {})
+        arrival = Arrival(self.position + 1, batch, accepted_at, cause, adopted or _NOTHING)
         self._enter(arrival, now)
         return arrival
 
-    def _enter(self, arrival: Arrival, now: float) -> None:
+    def _enter(self, arrival: Arrival, now: float, batches: int = 1) -> None:
         self.position = arrival.last
         ledger = self.ledger(arrival.namespace)
-        if ledger.record(arrival.batch, arrival.position, arrival.accepted_at, now):
+        if ledger.record(arrival.batch, arrival.position, arrival.accepted_at, now, batches):
             self.is_due = True
 
 

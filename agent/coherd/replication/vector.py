@@ -100,6 +100,11 @@ class Vector:
         """Give the streams of a namespace."""
         return self._namespaces.get(namespace, {})
 
+    def last_epoch(self, name: str) -> int:
+        """Give the epoch of the last life of an agent that it knows a stream of; 0 when it knows none."""
+        epochs = [stream.origin.epoch for stream, _ in self if stream.origin.name == name]
+        return max(epochs, default=0)
+
     def get(self, stream: Stream) -> StreamState | None:
         """Give what is known of a stream, or None when it was never heard of."""
         return self._namespaces.get(stream.namespace, {}).get(stream)
@@ -119,6 +124,11 @@ class Vector:
             self.shown_again.add(stream.namespace)
         state.changed()
         self._unsummed.setdefault(stream.namespace, set()).add(stream)
+
+    def missing(self, stream: Stream, ranges: Sequence[Range]) -> tuple[Range, ...]:
+        """Give those of `ranges` that it does not have."""
+        state = self.get(stream)
+        return state.have.missing(ranges) if state is not None else tuple(ranges)
 
     def take_rows(self, stream: Stream, ranges: Sequence[Range]) -> tuple[Range, ...]:
         """Add numbers whose rows are at hand; give those that were new."""

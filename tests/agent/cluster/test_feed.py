@@ -67,6 +67,26 @@ def small_tail(monkeypatch: pytest.MonkeyPatch) -> None:
 KEYS = [b"key-%02d" % n for n in range(60)]
 
 
+async def test_payloads_of_one_answer_are_kept_each_as_it_is_whatever_comes_between() -> None:
+    parts = Parts()
+    streams = [Stream("shop", Origin(name, 3), Lane.NORMAL) for name in ("b", "c")]
+    kept: list[bytes] = []
+    for n in range(1, 31):
+        effect = Effect.STALE if n % 7 == 0 else Effect.DROP
+        numbers = ((3 * n, 3 * n),)
+        kept.append(encode_batch(Batch(streams[n // 10 % 2], numbers, [b"k%d" % n], effect)))
+    twice = [(payload, 1.0) for payload in [*kept[:5], *kept]]
+    parts.ingest.receive([*twice, (b"no payload", 0.0)], Cause.REPAIR)
+    assert [entry.payload for entry in parts.feed._entries] == kept
+    assert [entry.arrival.position for entry in parts.feed._entries] == list(range(1, 31))
+    assert len({entry.ticket for entry in parts.feed._entries}) == 1
+    assert parts.ingest.malformed == 1
+    assert parts.ingest.counts["shop"].repaired == 30
+    assert sum(parts.ingest.rows.values()) == 30
+    assert parts.ingest.changed == set(streams)
+    assert parts.repair.has_gaps
+
+
 async def test_a_slow_reader_gets_everything_from_the_journal(small_tail: None) -> None:
     parts = Parts()
     reader = Reader(parts.feed, {"shop"}, 0)
@@ -207,6 +227,7 @@ async def test_positions_written_outside_are_read_as_the_last_one_the_journal_ha
     parts = Parts()
     for key in KEYS[:5]:
         parts.accept(key)
+    parts.ingest.confirm_life()
     parts.ingest.begin_life(9)
     for key in KEYS[:5]:
         parts.accept(key)
@@ -217,6 +238,7 @@ async def test_positions_written_outside_are_read_as_the_last_one_the_journal_ha
     assert locate(Position("a", 7, 900)) == 5, "lost in a crash"
     assert locate(Position("a", 8, 7)) == 5, "a life that never wrote here"
     assert locate(Position("a", 9, 900)) == 10
+    assert locate(Position("a", 10, 900)) == 5, "of before the disk was lost, or of a later copy"
     assert locate(Position("a", 6, 3)) == 0, "before everything that the journal has"
     assert locate(Position("b", 9, 3)) is None
 

@@ -271,6 +271,15 @@ class TestFreshness:
         freshness.check(["b", "c"], alone=False, now=3.0)
         assert freshness.is_catching_up
 
+    def test_who_is_still_to_be_met_is_told_until_catching_up_ends(self) -> None:
+        freshness = Freshness()
+        freshness.holders({"*": frozenset("bcd"), "shop": frozenset("bcde")})
+        assert freshness.unmet([*"bcex"]) == {*"bce"}
+        freshness.completed("b", catching_up=True, now=3.0)
+        assert freshness.unmet([*"bce"]) == {*"ce"}
+        freshness.completed("c", catching_up=False, now=4.0)
+        assert not freshness.unmet([*"bce"])
+
     def test_the_only_holder_needs_no_sync_unless_it_waits_for_its_seeds(self) -> None:
         freshness = Freshness()
         freshness.check([], alone=False, now=1.0)

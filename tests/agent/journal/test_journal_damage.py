@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -243,7 +242,7 @@ async def test_a_changed_block_with_a_checksum_of_its_own_is_noticed(
     changed = next(b for b in good if b.position == position)
     await journal.aclose()
     stream_id = None if changed.stream is None else 1
-    forged = encode_block(replace(changed, accepted_at=7.0), stream_id, b"")
+    forged = encode_block(changed._replace(accepted_at=7.0), stream_id, b"")
     sqlite_twin.change(
         f"UPDATE blocks SET accepted_at = 7.0, crc = {forged[-1]} WHERE position = {position}"
     )

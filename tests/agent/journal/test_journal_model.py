@@ -119,8 +119,7 @@ class Model:
         placed = []
         for block in write.blocks:
             position = self.position + block.position
-            fields = {name: getattr(block, name) for name in Block.__slots__}
-            placed.append(Block(**{**fields, "position": position}))
+            placed.append(block._replace(position=position))
             self.position = position + block.rows - 1
             if block.stream is not None:
                 self.add(block.stream, block.numbers)

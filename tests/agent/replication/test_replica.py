@@ -56,6 +56,46 @@ def test_order_grouping_and_repetition_of_batches_do_not_matter(
     assert len(one.ledger("shop")) == len(two.ledger("shop"))
 
 
+SMALL = st.lists(
+    st.builds(
+        lambda first, count, versions, prefix: Batch(
+            STREAMS[0],
+            ((first, first + count - 1),),
+            [(b"p%d" if prefix else b"k%d") % (n % 7) for n in range(count)],
+            versions=[first + n for n in range(count)] if versions else None,
+            stamp=first,
+        ),
+        st.integers(1, 40),
+        st.integers(1, 3),
+        st.booleans(),
+        st.booleans(),
+    ),
+    max_size=10,
+)
+
+
+@given(SMALL, SMALL, st.booleans())
+def test_batches_taken_together_are_taken_as_each_alone(
+    before: list[Batch], batches: list[Batch], in_order: bool
+) -> None:
+    if in_order:
+        batches.sort(key=lambda each: each.numbers)
+    one, two = replica_of(before), replica_of(before)
+    timed = [(each, float(n % 3)) for n, each in enumerate(batches)]
+    alone = [one.receive(each, at, Cause.REPAIR, 9.0) for each, at in timed]
+    assert two.receive_all(timed, Cause.REPAIR, 9.0) == alone
+    assert haves(one.vector) == haves(two.vector)
+    assert [s.held for _, s in one.vector] == [s.held for _, s in two.vector]
+    assert one.vector.sum(["shop"]) == two.vector.sum(["shop"])
+    assert one.position == two.position
+    first, second = one.ledger("shop"), two.ledger("shop")
+    assert [first.check(b"%d" % n) for n in range(7)] == [second.check(b"%d" % n) for n in range(7)]
+    assert (len(first), first.size_bytes) == (len(second), second.size_bytes)
+    if first.oldest is not None and second.oldest is not None:
+        assert first.oldest.youngest == second.oldest.youngest
+        assert first.oldest.numbers == second.oldest.numbers
+
+
 @given(BATCHES, BATCHES)
 def test_sums_differ_where_vectors_differ(left: list[Batch], right: list[Batch]) -> None:
     one, two = replica_of(left).vector, replica_of(right).vector
@@ -203,8 +243,26 @@ class TestRepair:
         repair.answered(ask, {}, 0.2)
         repair.claim("a", [(self.stream, Intervals([(1, 5)]))])
         assert repair.plan(0.4, ["a"]) == []
-        repair.resets(0.4, ["a"])
+        repair.resets(1.0, ["a"])
         assert repair.resets(6.0, ["a"]) == [("shop", Cause.BELOW_FLOOR)]
+
+    def test_what_its_origin_has_forgotten_waits_a_moment_for_others_to_tell_of_it(self) -> None:
+        repair = self.repair([(1, 3), (5, 5)])
+        members = ["a", "b"]
+        repair.claim("a", [(self.stream, Intervals([(1, 5)]))])
+        repair.plan(0.0, members)
+        (ask,) = repair.plan(0.2, members)
+        blank = Answer(
+            Intervals(), Intervals(), Intervals([(4, 4)]), 99.0, Intervals(), Intervals()
+        )
+        repair.answered(ask, {self.stream: blank}, 0.2)
+        for now in (0.2, 0.5, 0.9):
+            assert repair.resets(now, members) == []
+            assert not repair._resets_due, "no reset is even prepared"
+        repair.claim("b", [(self.stream, Intervals([(1, 5)]))])
+        assert repair.resets(9.0, members) == [], "b has it"
+        (ask,) = repair.plan(9.0, members)
+        assert ask.member == "b"
 
     def test_too_many_missing_rows_are_not_replayed(self) -> None:
         repair = self.repair([])
