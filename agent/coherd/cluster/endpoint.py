@@ -182,7 +182,8 @@ class Endpoint:
         kept = [each for each in have.changes if self._ingest.keeps(each[0])]
         if kept:
             self._repairing.heard(name)
-            self._repair.claim(name, eras.believed(self._retiring.theirs(name), kept))
+            publisher = name if have.offer else ""
+            self._repair.claim(name, eras.believed(self._retiring.theirs(name), kept, publisher))
             self._repairing.look()
         if have.offer:
             quiet, behind = self._repairing.is_quiet, self._freshness.is_catching_up
