@@ -139,7 +139,7 @@ async def test_who_was_away_for_two_eras_is_reset_and_nobody_else(
 async def test_without_eras_that_are_compared_who_comes_back_would_reset_everybody(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def believed(_self: Eras, _theirs: object, shown: Any) -> list[Any]:
+    def believed(_self: Eras, _theirs: object, shown: Any, *_publisher: str) -> list[Any]:
         return list(shown)
 
     monkeypatch.setattr(Eras, "believed", believed)

@@ -149,6 +149,7 @@ async def test_rows_that_cover_a_key_and_resets_are_shown_too(autojump_clock: Mo
         await one.invalidate([], prefixes=[b"item:"])
         await one.invalidate([], tags=[b"red"])
         await one.invalidate([b"other"])
+        await wait(0.1)
         found = await trace(two)
         selectors = [b"puser:", b"k" + KEY]
         assert [row.selector for row in found["host-1"].rows] == selectors

@@ -344,33 +344,6 @@ def test_who_is_late_itself_takes_nobodys_arc_for_a_while() -> None:
     assert core.statistics()["redelegated"] > 0
 
 
-def test_a_slow_peer_is_waited_for_four_round_trips_and_a_lost_segment_is_not() -> None:
-    link = outlink.OutLink("b", urgent=True)
-    for number in range(1, 40):
-        link.offer(Parcel(payload(number), ()), number)
-        link.take()
-        link.acknowledge(number, number + 0.030)
-    assert link.timeout == pytest.approx(0.120)
-    quick = outlink.OutLink("b", urgent=True)
-    for number in range(1, 40):
-        quick.offer(Parcel(payload(number), ()), number)
-        quick.take()
-        quick.acknowledge(number, number + (0.205 if number % 10 == 0 else 0.005))
-    assert quick.timeout == TIMEOUT_MIN
-
-
-@given(st.floats(0, 1e6), st.floats(0.001, 0.3))
-def test_what_is_due_is_overdue_at_that_very_moment(at: float, round_trip: float) -> None:
-    """Computed in two ways, rounding could make a timer that never ends."""
-    link = outlink.OutLink("b", urgent=True)
-    link.round_trip = round_trip
-    link.offer(Parcel(payload(), ()), at)
-    link.take()
-    due = link.due
-    assert due is not None
-    assert link.take_overdue(due)
-
-
 # ---------------------------------------------------------------------- whatever comes
 
 

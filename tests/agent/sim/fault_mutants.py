@@ -189,6 +189,7 @@ def first_blank_resets(plant: pytest.MonkeyPatch) -> None:
         return self.holes() & result
 
     plant.setattr(Gap, "below_floor", below)
+    plant.setattr(coherd.replication.repair, "BELOW_FLOOR_AFTER", 0.0)
 
 
 def whoever_was_away_resets(plant: pytest.MonkeyPatch) -> None:
