@@ -174,6 +174,7 @@ def test_an_fsync_that_fails_once_is_not_tried_again(pair: Two) -> None:
         host.fill(keys("fsync", 0, 200))
     two.invalidate(keys("fsync", 0, 100))
     settle(pair, keys("fsync", 0, 100))
+    poll(lambda: not two.agent.status().journal.queued_bytes, "what is queued to be stored")
     fault = "error=EIO:when=1"
     with injected(two.agent, f"fdatasync:{fault}", f"fsync:{fault}") as calls:
         said = invalidate_until_refused(two, keys("fsync", 100, 110))

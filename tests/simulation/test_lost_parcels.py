@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -13,7 +14,9 @@ from simulation.test_ordinary_life import settings
 from trio.testing import MockClock
 
 from coherd.cluster.fetching import PATIENCE_LASTS
-from coherd.net.peer import Have, HaveReply
+from coherd.model import Lane, Origin, Stream
+from coherd.net.peer import Have, HaveReply, StreamsPage
+from coherd.replication.intervals import Intervals
 
 ROUNDS = 60
 
@@ -90,3 +93,24 @@ async def test_rows_are_fetched_from_others_while_the_link_to_their_origin_is_si
             one.network.heal()
             await until(lambda: is_whole(one, 3) and is_whole(two, 3))
             await wait(PATIENCE_LASTS)
+
+
+class Shows:
+    """A member that shows one stream in two parts on one page."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    async def compare_streams(self, _me: Origin, _wanted: object, _skip: int) -> StreamsPage:
+        await trio.lowlevel.checkpoint()
+        parts = [(self._stream, Intervals([(low, low + 9)])) for low in (1, 21)]
+        return StreamsPage(parts, more=False)
+
+
+async def test_a_stream_that_is_shown_in_parts_is_claimed_whole(autojump_clock: MockClock) -> None:
+    async with hosts(2) as (one, two):
+        stream = Stream(NAMESPACE, Origin("host-9", 1), Lane.NORMAL)
+        peer: Any = Shows(stream)
+        _, is_whole = await one.agent.repairing._show(two.name, peer, [0])
+        assert is_whole
+        assert one.agent.repair.open() == 20

@@ -156,7 +156,7 @@ class _Incoming:
     def _say(self, reply: LinkReply) -> None:
         """Tell the sender; one that does not listen need not hear all, the next reply says more."""
         if self._call.outbound_bytes < REPLIES_BYTES_MAX:
-            with suppress(RpcFailed):
+            with suppress(RpcFailed, trio.ClosedResourceError):
                 self._call.send_nowait(encode_link_reply(reply))
 
 

@@ -107,8 +107,10 @@ class Ingest:
 
         Where they have brought rows of a later one, that is not so.
         """
-        if self._lives.is_confirmed is confirmed or (
-            confirmed and self.replica.vector.last_epoch(self._name) > self.life.epoch
+        if (
+            self._lives.is_confirmed is confirmed
+            or self._lives.is_renounced
+            or (confirmed and self.replica.vector.last_epoch(self._name) > self.life.epoch)
         ):
             return
         if self._append(Write(life=self.life)):

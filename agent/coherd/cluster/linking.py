@@ -188,13 +188,17 @@ class Linking:
         with scope:
             while self._is_wanted(name):
                 pause = await self._link(name, pause)
-                self._nudges[name] = trio.Event()
-                with trio.move_on_after(pause * self._random.uniform(0.5, 1.0)):
-                    await self._nudges[name].wait()
-                self._nudges.pop(name, None)
+                nudge = self._nudges[name] = trio.Event()
+                try:
+                    with trio.move_on_after(pause * self._random.uniform(0.5, 1.0)):
+                        await nudge.wait()
+                finally:
+                    self._nudges.pop(name, None)
         if self._scopes.get(name) is scope:
             del self._scopes[name]
             self._opened.unpark_all()
+            if name in self._needed_at or name in self._neighbours:  # since it was given up
+                self._dial_soon(name)
 
     async def _link(self, name: str, pause: float) -> float:
         """Dial one member once and stay linked with it; gives the next pause in seconds."""

@@ -27,7 +27,11 @@ CONFIRMED = 2
 class _Span(NamedTuple):
     life: Origin
     first: int
-    is_confirmed: bool
+    times: int
+
+    @property
+    def is_confirmed(self) -> bool:
+        return self.times == CONFIRMED
 
 
 class Lives:
@@ -47,11 +51,16 @@ class Lives:
         """Whether the life that began last is known to be later than all others of its name."""
         return self._spans()[-1].is_confirmed
 
+    @property
+    def is_renounced(self) -> bool:
+        """Whether it was confirmed, and that proved wrong."""
+        return self._spans()[-1].times > CONFIRMED
+
     def _spans(self) -> list[_Span]:
         spans: list[_Span] = []
         for life, group in groupby(self._lives, key=itemgetter(0)):
             entries = list(group)
-            spans.append(_Span(life, entries[0][1], len(entries) == CONFIRMED))
+            spans.append(_Span(life, entries[0][1], len(entries)))
         return spans
 
     def write_out(self, n: int) -> Position:

@@ -43,12 +43,13 @@ class Offering:
         self._repairing = repairing
         self._roster = roster
         self._random = random
-        self._had: dict[Stream, Intervals] = {}
-        """What some holder said that it has."""
+        self._had: dict[tuple[str, int], dict[Stream, Intervals]] = {}
+        """What holders said that they have, by name and epoch: the next life may have lost it again."""
 
     def pending(self) -> dict[str, list[tuple[Stream, Intervals]]]:
         """Give the own streams that no holder is known to have whole, by namespace."""
         vector, me = self._ingest.replica.vector, self._roster.me
+        had = self._still_had()
         result: dict[str, list[tuple[Stream, Intervals]]] = {}
         for namespace in vector.namespaces():
             if me.holds(namespace):
@@ -56,7 +57,7 @@ class Offering:
             found = [
                 (stream, state.have)
                 for stream, state in vector.streams(namespace).items()
-                if stream.origin.name == me.name and state.have - self._had.get(stream, Intervals())
+                if stream.origin.name == me.name and state.have - had.get(stream, Intervals())
             ]
             if found:
                 result[namespace] = found[:STREAMS_MAX]
@@ -87,8 +88,22 @@ class Offering:
         except RpcFailed as error:
             log.debug("offer failed", member=name, error=str(error))
             return
-        offered = dict(shown)
+        offered, member = dict(shown), self._roster.members.get(name)
+        if member is None:
+            return
+        had = self._had.setdefault((name, member.info.epoch), {})
         for stream, numbers in reply.streams:
             if stream in offered:
-                had = self._had.get(stream, Intervals())
-                self._had[stream] = had | (numbers & offered[stream])
+                had[stream] = had.get(stream, Intervals()) | (numbers & offered[stream])
+
+    def _still_had(self) -> dict[Stream, Intervals]:
+        """Give what holders have that are still in the life in which they said so."""
+        members = self._roster.members
+        for name, epoch in list(self._had):
+            if name not in members or members[name].info.epoch != epoch:
+                del self._had[name, epoch]
+        result: dict[Stream, Intervals] = {}
+        for streams in self._had.values():
+            for stream, numbers in streams.items():
+                result[stream] = result.get(stream, Intervals()) | numbers
+        return result

@@ -173,9 +173,9 @@ class Repairing:
             for name in self._random.sample(members, min(HAVE_MEMBERS, len(members))):
                 self._nursery.start_soon(self._tell_one, name, self._have(name, streams))
             for stream in streams:
-                self._told[stream] += 1
-                if self._told[stream] >= HAVE_REPEATS:
-                    del self._told[stream]
+                times = self._told.pop(stream) + 1
+                if times < HAVE_REPEATS:
+                    self._told[stream] = times  # behind those that were not told yet
             self.look_at_holders()
             self._freshness.check(self.reachable(), alone=self.is_alone(), now=self._clock.now())
             self.on_synced()
@@ -193,7 +193,7 @@ class Repairing:
         result: list[Stream] = []
         for stream in list(self._told):
             state = vector.get(stream)
-            ranges = state.have.range_count if state is not None else room + 1
+            ranges = state.have.range_count if state is not None else HAVE_RANGES_MAX + 1
             if ranges > HAVE_RANGES_MAX:
                 del self._told[stream]
             elif ranges > room or len(result) >= HAVE_STREAMS_MAX:
@@ -333,10 +333,13 @@ class Repairing:
             check_shown(self._ingest, page.streams)
             shown = [each for each in page.streams if self._ingest.is_held(each[0].namespace)]
             believed = self._retiring.eras.believed(self._retiring.theirs(name), shown)
-            again = [each for each in believed if each[0] in seen]
-            self._repair.claim(name, [each for each in believed if each[0] not in seen])
-            self._repair.claim_more(name, again)
-            is_whole = is_whole and not again
+            here: set[Stream] = set()
+            for stream, numbers in believed:
+                is_first = stream not in seen and stream not in here
+                claim = self._repair.claim if is_first else self._repair.claim_more
+                claim(name, [(stream, numbers)])
+                here.add(stream)
+            is_whole = is_whole and seen.isdisjoint(here)
             seen.update(stream for stream, _ in page.streams)
             skip += len(page.streams)
             more = page.more and bool(page.streams)

@@ -85,6 +85,8 @@ class Retiring:
             log.info(
                 "era", namespace=turn.namespace, era=turn.era.number, dropped=len(turn.dropped)
             )
+            for stream in turn.dropped:
+                self._repair.drop(stream)
         self._unstored += turns
         while self._unstored and self._ingest.turned(self._unstored[0]):
             del self._unstored[0]

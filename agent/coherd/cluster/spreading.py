@@ -202,7 +202,9 @@ class Spreading:
 
     def ended(self, source: str, *, urgent: bool, say: Say) -> None:
         """The link that was opened with `say` has ended; another may have taken its place."""
-        if self._listeners.get((source, urgent)) is say:
+        if (
+            self._listeners.get((source, urgent)) == say
+        ):  # of a method each look makes another object
             del self._listeners[source, urgent]
             self._spread.closed_in(source, urgent=urgent)
 

@@ -11,8 +11,8 @@ Beside these the shell says what only it knows: `applied`, `closed_in`, `closed_
 whom there is says the `View` that both share.
 
 A payload goes to the delegates of each arc (`ring`), those with most to reach first; urgent ones on both
-rings and over links of their own, all others on one ring. Whoever takes a parcel forwards it, says so within
-2 ms, and forwards nothing twice: per payload and ring it remembers how far it has forwarded, so a wider arc
+rings and over links of their own, all others on one ring. Whoever takes a parcel forwards it, says so
+soon, and forwards nothing twice: per payload and ring it remembers how far it has forwarded, so a wider arc
 makes it forward the difference only. A delegate that does not acknowledge in time loses its arc to the next
 live holder. It may have forwarded it after all, so that costs copies: therefore re-delegation is paid from a
 bucket that fills with a share of what is sent, and stops while this member itself is late. Until a silent

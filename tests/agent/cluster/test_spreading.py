@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import trio
@@ -164,8 +163,25 @@ async def test_a_member_that_does_not_acknowledge_is_hinted_at(
 async def test_a_later_link_of_a_member_takes_the_place_of_an_earlier(spreading: Spreading) -> None:
     first: list[LinkReply] = []
     second: list[LinkReply] = []
-    say: Any = first.append
-    spreading.listen("a", urgent=False, say=say)
+    spreading.listen("a", urgent=False, say=first.append)
     spreading.listen("a", urgent=False, say=second.append)
-    spreading.ended("a", urgent=False, say=say)
+    spreading.ended("a", urgent=False, say=first.append)
     assert spreading._listeners.keys() == {("a", False)}
+    spreading.ended("a", urgent=False, say=second.append)
+    assert not spreading._listeners
+
+
+async def test_who_has_ended_its_link_is_told_nothing_more(
+    spreading: Spreading, mock_clock: MockClock
+) -> None:
+    told: list[LinkReply] = []
+    spreading.listen("a", urgent=False, say=told.append)
+    parcel = Parcel(1, b"data", 0.0, True, (Arc.nobody(0, "me"),))
+    spreading.take("a", urgent=False, parcels=[(parcel, batch(origin="a"))])
+    spreading.ended("a", urgent=False, say=told.append)
+    mock_clock.jump(1.0)
+    await wait_all_tasks_blocked()
+    spreading.applied([payload_id(b"data")])
+    mock_clock.jump(1.0)
+    await wait_all_tasks_blocked()
+    assert told == []
