@@ -245,7 +245,6 @@ class Invalidating:
                 dots = list(receipt.dots)
                 if await peer.applied(self._ingest.life, dots, min(left, ASK_WAIT_MAX)):
                     receipt.add([name])
-                    return
             except RpcFailed as error:
                 log.debug("applied not answered", member=name, error=str(error))
-            await trio.sleep(ASK_AGAIN_AFTER)
+                await trio.sleep(ASK_AGAIN_AFTER)

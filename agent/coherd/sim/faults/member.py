@@ -281,7 +281,7 @@ class Member(Host):
             batch = arrival.batch
             if batch.stream == stream and (part := left & Intervals(batch.numbers)):
                 found.append((batch.select(part.ranges()), arrival.accepted_at))
-                left = left - part  # of a stream that was dropped and came again it may be here twice
+                left = left - part  # what was dropped and came again may be here twice
         assert not left, "what is held is stored"
         return found
 
