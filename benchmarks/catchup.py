@@ -82,11 +82,7 @@ def measure(missing: int, among: int, rounds: int, *, alone: bool = False) -> di
     entries_max = max(ENTRIES_MAX_LEAST, 2 * (among + missing * rounds))
     settings = f"[namespaces.default]\nentries_max = {entries_max}\n"
     with ExitStack() as stack:
-        space = ""
-        if reason := networks.missing():
-            print(f"left out: bytes on the wire ({reason})")
-        else:
-            space = stack.enter_context(networks.namespace())
+        space = stack.enter_context(networks.counted())
         running = stack.enter_context(agents(COUNT, settings=settings, space=space))
         sender = stack.enter_context(Sending("coherd_sender", (running[0].local, "")))
         rows = among

@@ -43,11 +43,7 @@ def main() -> None:
 
 def measure(count: int, seconds: float, settle: float) -> dict[str, Any]:
     with ExitStack() as stack:
-        space = ""
-        if reason := networks.missing():
-            print(f"left out: bytes on the wire ({reason})")
-        else:
-            space = stack.enter_context(networks.namespace())
+        space = stack.enter_context(networks.counted())
         running = stack.enter_context(agents(count, space=space))
         time.sleep(settle)
         before = [agent.ask("cpu") for agent in running]

@@ -80,6 +80,17 @@ def namespace() -> Iterator[str]:
         yield space
 
 
+@contextmanager
+def counted() -> Iterator[str]:
+    """Make a namespace for what is sent to be counted; empty, and said, where there can be none."""
+    if reason := missing():
+        print(f"left out: bytes on the wire ({reason})")
+        yield ""
+    else:
+        with namespace() as space:
+            yield space
+
+
 def loopback(space: str) -> tuple[int, int]:
     """Give how many bytes, IP headers included, and packets went over loopback in a namespace."""
     pid = space.split("/")[2]

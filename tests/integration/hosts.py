@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import redis
-from integration.agents import AgentProcess, lone, redis_settings, wait_until_whole
+from integration.agents import AgentProcess, cluster, lone, redis_settings, wait_until_whole
 from integration.polling import poll
 from servers import RedisServer, redis_server
 
@@ -18,6 +18,15 @@ KEPT = b"kept"
 """A key that nobody invalidates."""
 ROWS = 10
 """Rows of one request: small, so that there are many blocks."""
+
+
+@contextmanager
+def three_agents(folder: Path) -> Iterator[tuple[list[AgentProcess], RedisServer]]:
+    """Run three agents, of which only the third has a cache to look after."""
+    with redis_server(folder / "redis") as server:
+        settings = {"cache-3": redis_settings(server.url)}
+        with cluster(folder, ["cache-1", "cache-2", "cache-3"], settings) as agents:
+            yield agents, server
 
 
 class Host:

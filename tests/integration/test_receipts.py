@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from integration.agents import AgentProcess, cluster, redis_settings, wait_until_whole
+from integration.agents import AgentProcess, cluster, wait_until_whole
+from integration.hosts import three_agents
 from integration.polling import poll
 from integration.watching import Watcher
-from servers import RedisServer, redis_server
+from servers import RedisServer
 
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import types_pb2 as types
@@ -24,11 +25,8 @@ Hosts = tuple[list[AgentProcess], RedisServer]
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """Three agents; only the third has a cache to look after."""
-    folder = tmp_path_factory.mktemp("receipts")
-    with redis_server(folder / "redis") as server:
-        settings = {"cache-3": redis_settings(server.url)}
-        with cluster(folder, NAMES, settings) as agents:
-            yield agents, server
+    with three_agents(tmp_path_factory.mktemp("receipts")) as found:
+        yield found
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 import pytest
-from integration.agents import AgentProcess, cluster, coherd, redis_settings, wait_until_whole
+from integration.agents import AgentProcess, coherd, wait_until_whole
+from integration.hosts import three_agents
 from integration.polling import poll
-from servers import RedisServer, redis_server
+from servers import RedisServer
 from terminal import Terminal
 
 NAMES = ["cache-1", "cache-2", "cache-3"]
@@ -20,11 +21,8 @@ Hosts = tuple[list[AgentProcess], RedisServer]
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """Three agents; only the third has a cache to look after."""
-    folder = tmp_path_factory.mktemp("tracing")
-    with redis_server(folder / "redis") as server:
-        settings = {"cache-3": redis_settings(server.url)}
-        with cluster(folder, NAMES, settings) as agents:
-            yield agents, server
+    with three_agents(tmp_path_factory.mktemp("tracing")) as found:
+        yield found
 
 
 def trace(agent: AgentProcess, *arguments: str) -> tuple[int, dict[str, Any]]:

@@ -164,7 +164,7 @@ async def test_a_link_that_opens_just_when_its_member_is_forgotten_is_refused(
         peer, info = one.agent.linking.peers[two.name], two.agent.roster.me
         one.agent.roster.take(News(two.name, info.epoch, 1, Status.LEFT, info.address))
         with pytest.raises(RpcFailed, match="host-2 was forgotten"):
-            one.agent.linking._has_opened(peer, two.name, two.address, info)
+            one.agent.linking._has_opened(peer, two.name, two.address)
 
 
 async def test_a_name_that_nobody_has_cannot_be_forgotten(autojump_clock: MockClock) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from coherd.clock import Clock
     from coherd.cluster.roster import Roster
     from coherd.cluster.spreading import Spreading
-    from coherd.net.peer import MemberInfo, Peer
+    from coherd.net.peer import Peer
 
 log = structlog.get_logger("coherd.links")
 
@@ -223,7 +223,7 @@ class Linking:
                 await peer.aclose()
         return min(pause * 2, DIAL_MAX)
 
-    def _has_opened(self, peer: Peer, name: str, address: str, _info: MemberInfo) -> None:
+    def _has_opened(self, peer: Peer, name: str, address: str) -> None:
         if name not in self._roster.members:  # at the very moment at which the link opened
             raise RpcFailed("FAILED_PRECONDITION", f"{name} was forgotten")
         self.peers[name] = self._by_address[address] = peer

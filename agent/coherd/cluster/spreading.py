@@ -221,7 +221,7 @@ class Spreading:
         self._spread.forget(name)
 
     async def connect(
-        self, name: str, peer: Peer, me: MemberInfo, opened: Callable[[MemberInfo], None]
+        self, name: str, peer: Peer, me: MemberInfo, opened: Callable[[], None]
     ) -> None:
         """Open both links to a member and use them until one breaks. Raises RpcFailed."""
         urgent, rest = self._links(name)
@@ -237,6 +237,6 @@ class Spreading:
                     opening.deadline = inf
                     nursery.start_soon(urgent.carry, first)
                     nursery.start_soon(rest.carry, second)
-                    opened(second.peer)
+                    opened()
         except trio.TooSlowError:
             raise RpcFailed("DEADLINE_EXCEEDED", "the link did not open") from None

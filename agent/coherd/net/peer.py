@@ -112,7 +112,7 @@ class FetchPart:
     blocks: Sequence[tuple[bytes, float]] = ()
     """Payloads, each with the age in seconds of its youngest row."""
     answers: Mapping[Stream, Answer] = field(default_factory=dict)
-    """In the last part: what is known beyond the rows."""
+    """In the last parts: what is known beyond the rows."""
     retry_after: float = 0.0
     """Not 0: nothing is served now; ask again after so many seconds."""
     more: bool = False

@@ -27,14 +27,15 @@ def domains(
     `mine` and `others` name what this agent and the others hold. EVERY_NAMESPACE among the domains stands
     for whatever is not named.
     """
-    everything = frozenset(n for n, held in others.items() if EVERY_NAMESPACE in held)
+    holders: dict[str, set[str]] = {}
+    for name, held in others.items():
+        for namespace in held:
+            holders.setdefault(namespace, set()).add(name)
+    everything = frozenset(holders.get(EVERY_NAMESPACE, ()))
     named = set(mine)
     if EVERY_NAMESPACE in named:
-        named.update(*others.values())
-    return {
-        namespace: everything | {name for name, held in others.items() if namespace in held}
-        for namespace in named
-    }
+        named.update(holders)
+    return {namespace: everything.union(holders.get(namespace, ())) for namespace in named}
 
 
 class Freshness:
