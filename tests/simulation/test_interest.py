@@ -101,7 +101,7 @@ async def test_a_publisher_that_dies_after_accepting_offers_its_rows_when_it_is_
         await wait(30)
         for link in (each for pair in publisher.agent.spreading.links.values() for each in pair):
             link.send = lambda *_: None  # type: ignore[method-assign]
-        publisher.agent.ingest.changed = Silent()
+        publisher.agent.ingest.changes.note = lambda _streams: None  # type: ignore[method-assign]
         await publisher.invalidate(keys(0), wait=cache.WAIT_ACCEPTED)
         assert len(one.cache.entries) == 20
         publisher.crash()
@@ -112,13 +112,6 @@ async def test_a_publisher_that_dies_after_accepting_offers_its_rows_when_it_is_
         assert not publisher.agent.offering.pending(), "a holder said that it has them"
         assert numbers(publisher, NAMESPACE) == 40
         assert [host.resets for host in (one, two)] == [0, 0]
-
-
-class Silent(set):
-    """Changes that are told nobody."""
-
-    def add(self, _stream: Any) -> None:
-        pass
 
 
 async def test_who_holds_a_namespace_alone_need_not_wait_for_others(

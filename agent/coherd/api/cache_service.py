@@ -192,13 +192,17 @@ class _Watching:
             self.follower.reached(position)
 
 
+LANES, EFFECTS, WAITS = (frozenset({0, *kind}) for kind in (Lane, Effect, Wait))
+"""What a request may say; 0 says nothing."""
+
+
 def order_of(request: pb.InvalidateRequest) -> Order:
     """Check a request. Raises InvalidRequest."""
     check_namespace(request.namespace)
     selectors = selectors_of(request)
-    if request.lane not in {0, *Lane} or request.effect not in {0, *Effect}:
+    if request.lane not in LANES or request.effect not in EFFECTS:
         raise InvalidRequest("an unknown lane or effect")
-    if request.wait not in {0, *Wait}:
+    if request.wait not in WAITS:
         raise InvalidRequest("an unknown wait")
     wait = Wait(request.wait) if request.wait else None
     if (wait is Wait.MEMBERS) != (request.members > 0):

@@ -137,13 +137,15 @@ class _Incoming:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_when, stopping, nursery.cancel_scope)
-                while messages or (messages := await self._call.receive()):
-                    for message in messages:
-                        self._take(message)
-                    messages = []
+                self._take_all(messages)
+                await self._call.deliver_to(self._take_all)
                 nursery.cancel_scope.cancel()
         finally:
             self._endpoint.ended(self._source, urgent=self._urgent, say=self._say)
+
+    def _take_all(self, messages: list[pb.LinkRequest]) -> None:
+        for message in messages:
+            self._take(message)
 
     def _take(self, message: pb.LinkRequest) -> None:
         parcels = decode_parcels(message)

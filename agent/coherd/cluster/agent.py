@@ -195,6 +195,7 @@ class Agent:
         self.membership.start()
         self.linking.start()
         self._nursery.start_soon(self.spreading.run)
+        self._nursery.start_soon(self.spreading.look_after_links)
         self._nursery.start_soon(self.retaining.run, self.ingest)
         self._nursery.start_soon(self._note_running_time)
 

@@ -207,8 +207,9 @@ class Reader:
         Where the position lies below a floor, the namespace is reset: the portion then begins with an
         arrival that drops everything.
         """
+        if self._feed.position > self.position:
+            await trio.lowlevel.checkpoint()  # who never waits gives way, too
         await self._feed.wait(self.position)
-        await trio.lowlevel.checkpoint()
         portion = await self._feed.read(self.position)
         # Looked at after reading: what was given up meanwhile is missing from the portion.
         resets = [name for name in sorted(self._namespaces) if self._must_reset(name)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 import trio
 
+from coherd.cluster.changes import Changes
 from coherd.cluster.counts import LastReset, NamespaceCounts
 from coherd.cluster.feed import Entry, Feed, block_of
 from coherd.cluster.lives import Lives
@@ -77,8 +78,8 @@ class Ingest:
         """How many were new here, by namespace, lane and path."""
         self.on_gap: Callable[[], None] = lambda: None
         """Called when rows show that others are missing."""
-        self.changed: set[Stream] = set()
-        """Streams whose numbers changed; taken by whoever tells peers."""
+        self.changes = Changes()
+        """What whoever tells peers is to take."""
         self.is_held: Callable[[str], bool] = lambda _namespace: True
         """Tells whether copies of a namespace are kept here."""
         self._repair = repair
@@ -228,7 +229,7 @@ class Ingest:
 
     def _note_new(self, stream: Stream, cause: Cause, rows: int) -> None:
         """Note that rows of a stream are new here."""
-        self.changed.add(stream)
+        self.changes.note((stream,))
         self.rows[stream.namespace, stream.lane, cause] += rows
 
     def keeps(self, stream: Stream) -> bool:
@@ -256,7 +257,7 @@ class Ingest:
                 counts.covered += len(numbers)
             else:
                 counts.blank += len(numbers)
-            self.changed.add(stream)
+            self.changes.note((stream,))
             self._arrived.unpark_all()
 
     def reset(
@@ -285,7 +286,7 @@ class Ingest:
             adopted = self._repair.reset(namespace)
             missing = sum(map(len, adopted.values()))
             arrivals.append((self.replica.reset(namespace, adopted, cause, now), b""))
-            self.changed.update(adopted)
+            self.changes.note(adopted)
             counts = self._count(namespace)
             counts.resets[cause.value] += 1
             counts.flushed += missing

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from coherd.alarm import Alarm
 from coherd.cluster.fetching import Fetching, check_shown
 from coherd.errors import RpcFailed
 from coherd.limits import BUCKETS
@@ -79,6 +80,9 @@ class Repairing:
         self._clock = clock
         self._random = random
         self._nursery = nursery
+        self._have_due = Alarm()
+        self._rests = False
+        """Whether the next Have is due only because nothing has changed for a while."""
         self._told: dict[Stream, int] = {}
         """Streams that changed, with how many Haves have carried the change."""
         self._retiring = retiring
@@ -104,6 +108,7 @@ class Repairing:
         self.look_at_holders()
         self._linking.on_linked = self._linked
         self._ingest.on_gap = self.look
+        self._ingest.changes.on_first = self._tell_soon
         self._nursery.start_soon(self._tell)
         self._nursery.start_soon(self._compare_now_and_then)
         self._nursery.start_soon(self._meet_all)
@@ -144,7 +149,7 @@ class Repairing:
     @property
     def is_quiet(self) -> bool:
         """Whether the own vector does not change at the moment."""
-        return not self._told and not self._ingest.changed
+        return not self._told and not self._ingest.changes
 
     def shared(self, member: str) -> list[str]:
         """Give the namespaces of our vector that both of us hold."""
@@ -165,9 +170,7 @@ class Repairing:
 
     async def _tell(self) -> None:
         while True:
-            changed = self._ingest.changed
-            self._told.update(dict.fromkeys(changed, 0))
-            changed.clear()
+            self._told.update(dict.fromkeys(self._ingest.changes.take(), 0))
             members = sorted(self._linking.peers)
             streams = self._some_changes()
             for name in self._random.sample(members, min(HAVE_MEMBERS, len(members))):
@@ -179,13 +182,15 @@ class Repairing:
             self.look_at_holders()
             self._freshness.check(self.reachable(), alone=self.is_alone(), now=self._clock.now())
             self.on_synced()
-            due = trio.current_time() + (0.0 if streams else self._quiet_interval)
-            await trio.sleep(HAVE_INTERVAL_BUSY)
-            while not self._ingest.changed:
-                left = due - trio.current_time()
-                if left <= 0.0:
-                    break
-                await trio.sleep(min(HAVE_INTERVAL_BUSY, left))
+            self._rests = not streams and not self._ingest.changes
+            wait = self._quiet_interval if self._rests else HAVE_INTERVAL_BUSY
+            self._have_due.ring_within(wait)
+            await self._have_due.wait()
+
+    def _tell_soon(self) -> None:
+        """Something has changed after a while: tell it soon, but not all members at the same moment."""
+        if self._rests:
+            self._have_due.ring_within(self._random.uniform(0.0, HAVE_INTERVAL_BUSY))
 
     def _some_changes(self) -> list[Stream]:
         """Give the streams whose change is told next; those with very many ranges are left to Compare."""
@@ -263,7 +268,8 @@ class Repairing:
     async def _meet_all(self) -> None:
         """While this agent is catching up, compare with every reachable holder, a few at once."""
         while True:
-            await trio.sleep(HAVE_INTERVAL_BUSY)
+            behind = self._freshness.is_catching_up
+            await trio.sleep(HAVE_INTERVAL_BUSY if behind else self._quiet_interval)
             room = MEETINGS_MAX - len(self._comparing)
             unmet = sorted(self._freshness.unmet(self.reachable()) - self._comparing)
             for name in self._random.sample(unmet, max(0, min(room, len(unmet)))):

@@ -16,7 +16,8 @@ from weakref import WeakValueDictionary
 import structlog
 import trio
 
-from coherd.cluster.link import SILENT_MAX, Link
+from coherd.alarm import Alarm
+from coherd.cluster.link import LOOK_INTERVAL, SILENT_MAX, Link
 from coherd.errors import RpcFailed, one_failure
 from coherd.net.peer import LinkReply
 from coherd.net.peer import Parcel as Wrapped
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("coherd.links")
 
-SLEEP_MIN = 0.0002
+ALARM_MIN = 0.0002
 """Seconds: what is left of a deadline by rounding alone must not keep the loop busy."""
 Say: TypeAlias = Callable[[LinkReply], None]
 
@@ -64,8 +65,7 @@ class Spreading:
         """How the senders of open links are told something."""
         self._receipts: WeakValueDictionary[int, Receipt] = WeakValueDictionary()
         """By payload; a receipt lives as long as somebody waits for it."""
-        self._wake = trio.Event()
-        self._wakes_at = -inf
+        self._alarm = Alarm()
         self.on_needed: Callable[[str], None] = lambda _name: None
         """Called with a member that is handed something and has no open link."""
         self.on_silent: Callable[[str], None] = lambda _name: None
@@ -129,17 +129,21 @@ class Spreading:
     async def run(self) -> None:
         """Call the core whenever it wants to be called."""
         while True:
-            due = self._spread.next_timer()
+            await self._alarm.wait()
             now = self._clock.now()
+            due = self._spread.next_timer()
             if due is not None and due <= now:
                 self._spread.handle_timer(now)
-                self._act()
-                await trio.lowlevel.checkpoint()
-                continue
-            self._wake = trio.Event()
-            self._wakes_at = inf if due is None else due
-            with trio.move_on_after(max(SLEEP_MIN, self._wakes_at - now)):
-                await self._wake.wait()
+            self._act()
+
+    async def look_after_links(self) -> None:
+        """Have all links beat where they are quiet, and break where nobody answers."""
+        while True:
+            await trio.sleep(LOOK_INTERVAL)
+            now = self._clock.now()
+            for links in self.links.values():
+                for link in links:
+                    link.look(now)
 
     def _act(self) -> None:
         """Send what the core wants sent, and act on what has happened."""
@@ -155,8 +159,8 @@ class Spreading:
             elif isinstance(event, ReceiptGrew) and (receipt := self._receipts.get(event.payload)):
                 receipt.add(event.names)
         due = self._spread.next_timer()
-        if due is not None and due < self._wakes_at:
-            self._wake.set()
+        if due is not None:
+            self._alarm.ring_within(max(ALARM_MIN, due - now))
 
     def _send(self, target: str, message: Parcels, now: float) -> None:
         first = message.last - len(message.parcels) + 1

@@ -11,7 +11,7 @@ import grpc.aio
 import trio
 
 from coherd.errors import MalformedMessage, RpcFailed
-from coherd.net.bridge_method import NO_COMPRESSION, parse
+from coherd.net.bridge_method import CONNECTION_OPTIONS, parse
 from coherd.net.bridge_stream import Failure, MessageStream
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),  # callers know what may be repeated
     ("grpc.service_config_disable_resolution", 1),
-    NO_COMPRESSION,
+    *CONNECTION_OPTIONS,
 )
 
 CLOSED = Failure("CANCELLED", "the channel or the bridge was closed")

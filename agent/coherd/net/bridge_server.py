@@ -25,7 +25,7 @@ import trio
 
 from coherd.errors import InvalidRequest, MalformedMessage, NotDurable, Overloaded, RpcFailed
 from coherd.limits import CALL_STREAMS_MAX, CALLS_MAX, CONNECTIONS_MAX, METADATA_BYTES_MAX
-from coherd.net.bridge_method import NO_COMPRESSION, methods, parse
+from coherd.net.bridge_method import CONNECTION_OPTIONS, methods, parse
 from coherd.net.bridge_stream import EOF, Failure, MessageStream
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.server.max_pending_requests_hard_limit", CALLS_MAX),
     # What is allowed on a connection holds once the client has confirmed it: who never does is cut off.
     ("grpc.http2.settings_timeout", SETTINGS_TIMEOUT_MS),
-    NO_COMPRESSION,
+    *CONNECTION_OPTIONS,
 )
 
 DETAILS_LENGTH_MAX = 1024

@@ -1,7 +1,8 @@
 """The messages of one call, both ways: what trio's and asyncio's side of a stream share.
 
-Trio's side has three verbs, the same for clients and servers: `receive` takes everything that waits,
-`send` and `send_nowait` queue a message. Asyncio's side is two coroutines: one reads, one writes.
+Trio's side has four verbs, the same for clients and servers: `receive` takes everything that waits,
+`deliver_to` has a function take it as it comes, `send` and `send_nowait` queue a message. Asyncio's side
+is two coroutines: one reads, one writes.
 
 Each direction is one deque of serialized messages and two counts of bytes that only grow, each written
 by one side only: what came in and what was taken out. Their difference is what waits, and when it
@@ -69,6 +70,8 @@ class MessageStream:
         self._receiver: trio.lowlevel.Task | None = None
         self._receiver_waits = False
         self._reader_parked: asyncio.Future[None] | None = None
+        self._taker: Callable[[list[Any]], None] | None = None
+        self._refusal: Exception | None = None
 
         self._outbox: deque[bytes] = deque()
         self._outbox_in = 0  # bytes; trio's side counts
@@ -103,6 +106,32 @@ class MessageStream:
             raise self._failure.error()
         return []
 
+    async def deliver_to(self, take: Callable[[list[Any]], None]) -> None:
+        """Call `take` with messages as they come, until the other side has finished.
+
+        What comes while nothing else does is taken in the step that brings it over from the other thread: no
+        task is woken for it. Raises as `receive`, and what `take` raises.
+        """
+        self._taker = take
+        try:
+            while messages := await self.receive():
+                take(messages)
+        finally:
+            self._taker = None
+
+    def _deliver(self, take: Callable[[list[Any]], None]) -> bool:
+        """Have what waits taken; False where the receiver has to go on itself."""
+        try:
+            take(self._take())
+        except Exception as error:
+            self._refusal = error
+            return False
+        self._receiver_waits = True
+        if self._inbox or self._inbox_ended:  # it gives way to others before it takes more
+            self._receiver_waits = False
+            return False
+        return True
+
     async def _wait_receivable(self) -> None:
         if self._receiver is not None:
             raise trio.BusyResourceError("another task receives from this stream")
@@ -112,6 +141,9 @@ class MessageStream:
             return
         self._receiver = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._abort_receiver)
+        if self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            raise refusal
 
     def _abort_receiver(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._receiver = None
@@ -119,6 +151,9 @@ class MessageStream:
 
     def _wake_receiver(self) -> None:
         if self._receiver is not None:
+            take = self._taker
+            if take is not None and self._inbox and not self._inbox_ended and self._deliver(take):
+                return
             receiver, self._receiver = self._receiver, None
             trio.lowlevel.reschedule(receiver)
 

@@ -15,7 +15,7 @@ import trio
 from coherd.errors import InvalidRequest, MalformedMessage, RpcFailed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from coherd.net.bridge import Method
 
@@ -207,6 +207,11 @@ class _End:
             while True:
                 messages.append(self._incoming.receive_nowait())
         return messages
+
+    async def deliver_to(self, take: Callable[[list[Any]], None]) -> None:
+        """Call `take` with messages as they come, until the other side has finished."""
+        while messages := await self.receive():
+            take(messages)
 
     def close(self) -> None:
         """Let the other side see the end."""

@@ -67,6 +67,12 @@ class Replies:
         link.is_due = True
         self._arm(key, link, now)
 
+    def beat(self, key: LinkKey, now: float) -> None:
+        """Answer an empty message at once: its sender wants to know whether anybody is there."""
+        link = self._link(key)
+        link.is_due, link.armed = True, now
+        self.reply(key, now)
+
     def begin(self, payload: int, ring: int) -> None:
         """Note that a payload that wants receipts begins here."""
         self._receipts.ask(payload, ring, None)

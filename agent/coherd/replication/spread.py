@@ -225,8 +225,11 @@ class Spread:
     # ------------------------------------------------------------------ handing on
 
     def _take_parcels(self, message: Parcels, source: str, now: float) -> None:
-        self._forget(now)
         key = source, message.urgent
+        if not message.parcels:
+            self._replies.beat(key, now)
+            return
+        self._forget(now)
         for payload, arcs in message.parcels:
             self._counts["received"] += 1
             if payload.id in self._forwarded:

@@ -83,7 +83,7 @@ async def test_payloads_of_one_answer_are_kept_each_as_it_is_whatever_comes_betw
     assert parts.ingest.malformed == 1
     assert parts.ingest.counts["shop"].repaired == 30
     assert sum(parts.ingest.rows.values()) == 30
-    assert parts.ingest.changed == set(streams)
+    assert parts.ingest.changes.take() == set(streams)
     assert parts.repair.has_gaps
 
 

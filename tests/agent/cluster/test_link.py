@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from coherd.clock import ManualClock
-from coherd.cluster.link import Link
+from coherd.cluster.link import HEARTBEAT_AFTER, LOOK_INTERVAL, SILENT_MAX, Link
 from coherd.errors import RpcFailed
 from coherd.net.peer import LinkReply, MemberInfo, Parcel
 
@@ -43,13 +43,11 @@ class TrioClock(ManualClock):
         return trio.current_time()
 
 
-def a_link(
-    clock: ManualClock, heard: list[LinkReply] | None = None, *, urgent: bool = False
-) -> Link:
+def a_link(clock: ManualClock, heard: list[LinkReply] | None = None) -> Link:
     replies: list[LinkReply] = [] if heard is None else heard
     return Link(
         "b",
-        urgent=urgent,
+        urgent=False,
         clock=clock,
         core=lambda: None,
         heard=lambda _link, reply: replies.append(reply),
@@ -88,7 +86,7 @@ async def test_who_accepts_rows_does_not_see_a_link_break() -> None:
     async with trio.open_nursery() as nursery:
 
         async def carry() -> None:
-            with pytest.raises(ExceptionGroup):
+            with pytest.raises(RpcFailed):
                 await link.carry(connection)
 
         nursery.start_soon(carry)
@@ -102,56 +100,71 @@ async def test_who_accepts_rows_does_not_see_a_link_break() -> None:
     assert not link.is_open
 
 
-async def test_a_link_breaks_when_its_peer_ends_it_or_falls_silent(
-    autojump_clock: MockClock,
-) -> None:
-    link = a_link(TrioClock())
-    connection = Connection()
-    with pytest.raises(ExceptionGroup) as silence:
-        await link.carry(connection)
-    assert silence.group_contains(RpcFailed, match="no reply for 3 s")
-    assert connection.messages == [(), (), (), ()], "heartbeats"
+async def test_a_link_breaks_when_its_peer_ends_it() -> None:
+    link, connection = a_link(ManualClock()), Connection()
     connection.replies.close()
-    with pytest.raises(ExceptionGroup) as end:
+    with pytest.raises(RpcFailed, match="ended the link"):
         await link.carry(connection)
-    assert end.group_contains(RpcFailed, match="ended the link")
     assert not link.is_open
+
+
+async def test_a_quiet_link_beats_and_breaks_when_nobody_answers(
+    mock_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    link, connection, broken = await a_carried_link(nursery)
+    await let_pass(mock_clock, link, HEARTBEAT_AFTER)
+    assert connection.messages == [()], "a heartbeat"
+    await let_pass(mock_clock, link, SILENT_MAX - LOOK_INTERVAL)
+    assert connection.messages == [()]
+    assert not broken.is_set()
+    await let_pass(mock_clock, link, LOOK_INTERVAL)
+    assert broken.is_set()
 
 
 async def test_a_heartbeat_that_is_answered_tells_the_round_trip(
     mock_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    link, connection = a_link(TrioClock()), Connection()
-    nursery.start_soon(link.carry, connection)
-    await wait_all_tasks_blocked()
-    mock_clock.jump(1.0)
-    await wait_all_tasks_blocked()
+    link, connection, broken = await a_carried_link(nursery)
+    while not connection.messages:
+        await let_pass(mock_clock, link, LOOK_INTERVAL)
     assert connection.messages == [()]
     mock_clock.jump(0.25)
     connection.replies.send_nowait(LinkReply())
     await wait_all_tasks_blocked()
     assert link.round_trip == 0.25
+    await let_pass(mock_clock, link, SILENT_MAX)
+    assert not broken.is_set()
 
 
-async def test_an_urgent_link_beats_less_often_and_is_as_soon_found_to_be_silent(
+async def test_a_busy_link_is_as_soon_found_to_be_silent(
     mock_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    link, connection = a_link(TrioClock(), urgent=True), Connection()
-    broken = trio.Event()
+    link, _, broken = await a_carried_link(nursery)
+    link.send([parcel(1)])
+    for _ in range(3):
+        assert not broken.is_set()
+        await let_pass(mock_clock, link, LOOK_INTERVAL)
+        link.send([parcel(2)])
+    assert broken.is_set()
+
+
+async def a_carried_link(nursery: trio.Nursery) -> tuple[Link, Connection, trio.Event]:
+    """A link with an open connection, and an event that tells when nobody answered on it."""
+    link, connection, broken = a_link(TrioClock()), Connection(), trio.Event()
 
     async def carry() -> None:
-        with pytest.raises(ExceptionGroup):
+        with pytest.raises(RpcFailed, match="no reply for 3 s"):
             await link.carry(connection)
         broken.set()
 
     nursery.start_soon(carry)
     await wait_all_tasks_blocked()
-    for _ in range(4):
-        mock_clock.jump(1.0)
+    return link, connection, broken
+
+
+async def let_pass(clock: MockClock, link: Link, seconds: float) -> None:
+    """Let time pass, with the looks that are due meanwhile."""
+    for _ in range(int(seconds / LOOK_INTERVAL)):
+        clock.jump(LOOK_INTERVAL)
+        link.look(trio.current_time())
         await wait_all_tasks_blocked()
-    assert connection.messages == []
-    link.send([parcel(1)])
-    for _ in range(4):
-        mock_clock.jump(1.0)
-        await wait_all_tasks_blocked()
-    assert broken.is_set()

@@ -275,3 +275,62 @@ async def test_a_message_over_the_limit_is_refused_and_all_else_goes_on() -> Non
             [response] = await good.receive()
             assert response.acknowledged == 3
         assert (await served.channel.unary(EXCHANGE, pb.ExchangeRequest())).wall_us == 7
+
+
+async def test_messages_are_delivered_in_order_whether_they_come_alone_or_together() -> None:
+    taken: list[int] = []
+
+    async def take(call: StreamCall) -> None:
+        def note(requests: list[Any]) -> None:
+            taken.extend(request.parcels[0].sequence for request in requests)
+            call.send_nowait(pb.LinkResponse(acknowledged=taken[-1]))
+
+        await call.deliver_to(note)
+
+    async with serving(Link=take) as served, served.channel.stream(LINK) as stream:
+        for number in range(100):
+            stream.send_nowait(parcel(number))
+            if number % 3 == 0:
+                await stream.receive()
+        await stream.done_sending()
+        await receive_all(stream)
+    assert taken == list(range(100))
+
+
+async def test_what_the_taker_of_messages_raises_ends_the_call() -> None:
+    async def take(call: StreamCall) -> None:
+        def refuse(requests: list[Any]) -> None:
+            if requests[0].parcels[0].sequence == 1:
+                raise RpcFailed("DATA_LOSS", "not this one")
+            call.send_nowait(pb.LinkResponse())
+
+        await call.deliver_to(refuse)
+
+    async with serving(Link=take) as served, served.channel.stream(LINK) as stream:
+        stream.send_nowait(parcel(0))
+        assert len(await stream.receive()) == 1
+        stream.send_nowait(parcel(1))
+        with pytest.raises(RpcFailed, match="not this one") as caught:
+            await receive_all(stream)
+    assert caught.value.code == "DATA_LOSS"
+
+
+async def test_a_message_that_comes_alone_wakes_no_task() -> None:
+    steps: list[str] = []
+
+    class Steps(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            steps.append(task.name)
+
+    async def take(call: StreamCall) -> None:
+        await call.deliver_to(lambda _requests: call.send_nowait(pb.LinkResponse()))
+
+    async with serving(Link=take) as served, served.channel.stream(LINK) as stream:
+        stream.send_nowait(parcel(0))
+        await stream.receive()
+        trio.lowlevel.add_instrument(steps_of := Steps())
+        for number in range(10):
+            stream.send_nowait(parcel(number))
+            await stream.receive()
+        trio.lowlevel.remove_instrument(steps_of)
+    assert LINK.path not in steps
