@@ -8,7 +8,6 @@ that drops every packet.
 
 from __future__ import annotations
 
-import re
 import socket
 import struct
 from collections.abc import Callable, Collection, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.forwarding import Connection, Forwarder
+from integration.sockets import inodes
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """For SO_LINGER: a close throws away what waits, and the other end sees a reset."""
@@ -117,15 +117,10 @@ class Proxy:
         nameless = {each.port: each for each in self._connections if each.name is None}
         if not nameless:
             return
-        # On a busy machine the tables have thousands of lines: local, remote, six more, the inode.
-        found = {}
-        for table in ("/proc/net/tcp", "/proc/net/tcp6"):  # gRPC likes mapped addresses
-            for port, inode in re.findall(
-                rf":([0-9A-F]{{4}}) [0-9A-F]+:{self.port:04X} +(?:\S+ +){{6}}(\d+) ",
-                Path(table).read_text(),
-            ):
-                if connection := nameless.get(int(port, 16)):
-                    found[f"socket:[{inode}]"] = connection
+        found = {
+            f"socket:[{inode}]": nameless[port]
+            for inode, port in inodes(nameless, self.port).items()
+        }
         for connection in nameless.values():
             connection.name = ""
         for agent in self._agents:
