@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from integration.forwarding import Forwarder
 from integration.proxy import Proxy
-from integration.sockets import asked, listed, inodes
+from integration.sockets import asked, inodes, listed
 
 MUCH = 5_000_000
 """Bytes: more than the buffers between two ends hold."""
