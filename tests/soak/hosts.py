@@ -17,7 +17,7 @@ import redis
 from integration.agents import AgentProcess, redis_settings, wait_until_whole
 from integration.polling import poll
 from servers import RedisServer, free_port, redis_server
-from soak.filling import connect, fill
+from soak.filling import Filler, connect, names
 from soak.proxying import ProxyProcess, RemoteProxy
 from soak.truth import now
 
@@ -94,8 +94,9 @@ class Host:
     def start_filling(self, keys: int, rate: int, seed: int) -> None:
         """Fill the cache, and let an application keep it filled from now on."""
         with self.client(timeout=30.0) as client:
+            filler, missing = Filler(client), names(keys)
             for start in range(0, keys, KEYS_AT_ONCE):
-                fill(client, range(start, min(start + KEYS_AT_ONCE, keys)))
+                filler.fill(missing[start : start + KEYS_AT_ONCE])
         numbers = (self.server.port, keys, rate, seed)
         self._filler = subprocess.Popen(
             [sys.executable, "-m", "soak.filling", *map(str, numbers)],
