@@ -34,7 +34,8 @@ UNREACHED_AFTER = 300.0
 reaches it, and will have its rows and claim them."""
 LATE_MAX = 1.0
 """Of the seconds between two looks at open holes so many count: an agent that stood still, or that got no
-processor, could not hear a claim either."""
+processor, could not hear a claim either. (Where the looks themselves take long, they are seldom: that only
+makes it wait longer.)"""
 BELOW_FLOOR_AFTER = 1.0
 """Seconds from which on a hole may count as below the floor. Its origin may have forgotten it, and say so,
 before the holders that have it have told: within this time each of them sends a Have, or is compared with."""
