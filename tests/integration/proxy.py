@@ -2,47 +2,32 @@
 
 It tells who is at the other end of a connection by the process that owns the socket, so that one agent
 can be cut off from others that go on talking to each other; it looks only once that matters, for looking
-takes longer than forwarding. While a pair is cut nothing is forwarded and
-nothing is closed, as on a link that drops every packet.
+takes longer than forwarding. While a pair is cut nothing is forwarded and nothing is closed, as on a link
+that drops every packet.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
 import socket
 import struct
-import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from integration.forwarding import Connection, Forwarder
+from integration.sockets import inodes
+
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """For SO_LINGER: a close throws away what waits, and the other end sees a reset."""
-DO_TIMEOUT = 30.0
-"""Seconds for what a proxy is told; on a busy machine its thread may wait for a processor."""
-
-
-class Connection:
-    """One connection through the proxy."""
-
-    def __init__(
-        self, port: int, writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]
-    ) -> None:
-        self.port = port
-        """The local port of whoever opened it."""
-        self.writers = writers
-        self.name: str | None = None
-        """Who opened it; None while nobody has looked."""
-        self.pumps: tuple[asyncio.Task[None], ...] = ()
 
 
 class Proxy:
-    """Forwards from `port` to the agent's own port, in a thread of its own."""
+    """Forwards from `port` to the agent's own port, in a thread that several proxies may share."""
 
-    def __init__(self, target: int, agents: Sequence[Any]) -> None:
-        self.port = 0
+    def __init__(
+        self, target: int, agents: Sequence[Any], forwarder: Forwarder | None = None
+    ) -> None:
         self.target = target
         """The port that new connections are forwarded to."""
         self._agents = agents
@@ -51,12 +36,11 @@ class Proxy:
         self._mute: set[str] = set()
         """For whom the answers are swallowed."""
         self._connections: set[Connection] = set()
-        self._ready = threading.Event()
-        self._loop: asyncio.AbstractEventLoop
-        self._stop: asyncio.Event
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
-        self._thread.start()
-        self._ready.wait(10)
+        self._forwarder = forwarder or Forwarder()
+        self._is_sharing = forwarder is not None
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.port: int = self._listener.getsockname()[1]
+        self._do(lambda: self._forwarder.listen(self._listener, self._accept))
 
     def cut(self, names: Sequence[str], *, inward: bool = True, outward: bool = True) -> None:
         """Swallow what these agents send here (inward), and what they are answered (outward)."""
@@ -75,8 +59,7 @@ class Proxy:
             for cut in (self._deaf, self._mute):
                 cut.intersection_update(() if names is None else cut - set(names))
             for connection in self._of(names):
-                for pump in connection.pumps:
-                    pump.cancel()
+                self._forwarder.end(connection)
 
         self._do(heal)
 
@@ -85,23 +68,28 @@ class Proxy:
 
         def reset() -> None:
             for connection in self._of(names):
-                for writer in connection.writers:
-                    opened = writer.get_extra_info("socket")
-                    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-                    writer.transport.abort()
+                for each in connection.ends:
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                self._forwarder.end(connection)
 
         self._do(reset)
 
+    def close(self) -> None:
+        """Stop listening, and break what is open."""
+
+        def close() -> None:
+            self._forwarder.leave(self._listener)
+            for connection in list(self._connections):
+                self._forwarder.end(connection)
+
+        self._do(close)
+        if not self._is_sharing:
+            self._forwarder.close()
+
     def _do(self, action: Callable[[], None]) -> None:
-        """Do something in the thread that forwards, and wait until it is done."""
-        done = threading.Event()
+        self._forwarder.do(action)
 
-        def act() -> None:
-            action()
-            done.set()
-
-        self._loop.call_soon_threadsafe(act)
-        assert done.wait(DO_TIMEOUT), "the proxy to do what it is told"
+    # ------------------------------------------------------------------ in the thread that forwards
 
     def _of(self, names: Collection[str] | None) -> list[Connection]:
         if names is None:
@@ -109,73 +97,30 @@ class Proxy:
         self._look()
         return [each for each in self._connections if each.name in names]
 
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-
-    async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
-            self.port = server.sockets[0].getsockname()[1]
-            self._ready.set()
-            await self._stop.wait()
-            server.close()
-            for connection in self._connections:
-                for pump in connection.pumps:
-                    pump.cancel()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except (OSError, asyncio.CancelledError):
-            writer.close()
-            return
-        port = writer.get_extra_info("peername")[1]
-        connection = Connection(port, (writer, target_writer))
+    def _accept(self, opener: socket.socket) -> None:
+        target = socket.socket()
+        target.setblocking(False)
+        with suppress(BlockingIOError):
+            target.connect(("127.0.0.1", self.target))
+        connection = Connection(
+            (opener, target),
+            (self._deaf, self._mute),
+            lambda: self._connections.discard(connection),
+        )
         self._connections.add(connection)
         if self._deaf or self._mute:
             self._look()
-        connection.pumps = pumps = (
-            asyncio.ensure_future(self._pump(connection, self._deaf, reader, target_writer)),
-            asyncio.ensure_future(self._pump(connection, self._mute, target_reader, writer)),
-        )
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        self._connections.discard(connection)
-        for pump in pumps:
-            pump.cancel()
-        for each in (writer, target_writer):
-            each.close()
-
-    @staticmethod
-    async def _pump(
-        connection: Connection,
-        cut: set[str],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                if connection.name in cut:
-                    continue
-                writer.write(data)
-                await writer.drain()
+        self._forwarder.forward(connection)
 
     def _look(self) -> None:
         """Find the agents whose processes hold the other ends of the connections that have no name yet."""
         nameless = {each.port: each for each in self._connections if each.name is None}
         if not nameless:
             return
-        # On a busy machine the tables have thousands of lines: local, remote, six more, the inode.
-        found = {}
-        for table in ("/proc/net/tcp", "/proc/net/tcp6"):  # gRPC likes mapped addresses
-            for port, inode in re.findall(
-                rf":([0-9A-F]{{4}}) [0-9A-F]+:{self.port:04X} +(?:\S+ +){{6}}(\d+) ",
-                Path(table).read_text(),
-            ):
-                if connection := nameless.get(int(port, 16)):
-                    found[f"socket:[{inode}]"] = connection
+        found = {
+            f"socket:[{inode}]": nameless[port]
+            for inode, port in inodes(nameless, self.port).items()
+        }
         for connection in nameless.values():
             connection.name = ""
         for agent in self._agents:

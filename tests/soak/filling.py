@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import redis
 from redis.backoff import NoBackoff
@@ -22,20 +22,22 @@ BATCHES_A_SECOND = 10
 TIMEOUT = 1.0
 """Seconds; a fill that is given up then may still be stored."""
 
-# A filled cache is not overwritten: what is stale stays, until somebody invalidates it again.
+# A filled cache is not overwritten: what is stale stays, until somebody invalidates it again. Nearly all keys
+# are there: so the tag of one is found out here, and only of what is missing.
 FILL = """
 local now = redis.call('TIME')
 local at = string.format('%d%06d', now[1], now[2])
 local filled = 0
-for n, key in ipairs(KEYS) do
+for _, key in ipairs(KEYS) do
   if redis.call('SET', key, at, 'NX') then
-    redis.call('SADD', ARGV[n], key)
+    redis.call('SADD', ARGV[1] .. tonumber(key:match('%d+$')) % ARGV[2], key)
     filled = filled + 1
   end
 end
 return filled
 """
-"""KEYS: entries. ARGV: the set of each one's tag. Returns how many were missing and are stored now."""
+"""KEYS: entries. ARGV: how the names of their tags' sets begin, and how many sets there are. Returns how many
+entries were missing and are stored now."""
 
 
 def key(n: int) -> bytes:
@@ -66,12 +68,20 @@ def connect(port: int, timeout: float) -> redis.Redis:
     )
 
 
-def fill(client: redis.Redis, numbers: Iterable[int]) -> None:
-    """Store the missing ones of some keys."""
-    numbers = list(numbers)
-    script = client.register_script(FILL)
-    names = [b"shop:" + key(n) for n in numbers]
-    script(keys=names, args=[b"tag:shop:" + tag(n) for n in numbers])
+class Filler:
+    """Fills one cache."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._script = client.register_script(FILL)
+
+    def fill(self, names: Sequence[bytes]) -> None:
+        """Store the missing ones of some entries."""
+        self._script(keys=names, args=[b"tag:shop:t", TAGS])
+
+
+def names(keys: int) -> list[bytes]:
+    """Give what the entries of so many keys are called in a cache."""
+    return [b"shop:" + key(n) for n in range(keys)]
 
 
 def fill_again_and_again(
@@ -79,10 +89,12 @@ def fill_again_and_again(
 ) -> None:
     """Look at so many keys a second, chosen at random; a Redis that is away is tried again."""
     batch = max(1, rate // BATCHES_A_SECOND)
+    known = names(keys)
     with connect(port, TIMEOUT) as client:
+        filler = Filler(client)
         while not is_over.wait(1 / BATCHES_A_SECOND):
             try:
-                fill(client, (source.randrange(keys) for _ in range(batch)))
+                filler.fill(source.choices(known, k=batch))
             except redis.RedisError:
                 continue
 

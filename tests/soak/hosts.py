@@ -17,8 +17,8 @@ import redis
 from integration.agents import AgentProcess, redis_settings, wait_until_whole
 from integration.polling import poll
 from servers import RedisServer, free_port, redis_server
-from soak.filling import connect, fill
-from soak.proxying import ProxyProcess
+from soak.filling import Filler, connect, names
+from soak.proxying import ProxyProcess, RemoteProxy
 from soak.truth import now
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ class SoakedAgent(AgentProcess):
     """An agent, or with `bug` one of those that the soak must find out."""
 
     bug = ""
-    proxy: ProxyProcess
+    proxy: RemoteProxy
 
     @property
     def pid_file(self) -> Path:
@@ -94,8 +94,9 @@ class Host:
     def start_filling(self, keys: int, rate: int, seed: int) -> None:
         """Fill the cache, and let an application keep it filled from now on."""
         with self.client(timeout=30.0) as client:
+            filler, missing = Filler(client), names(keys)
             for start in range(0, keys, KEYS_AT_ONCE):
-                fill(client, range(start, min(start + KEYS_AT_ONCE, keys)))
+                filler.fill(missing[start : start + KEYS_AT_ONCE])
         numbers = (self.server.port, keys, rate, seed)
         self._filler = subprocess.Popen(
             [sys.executable, "-m", "soak.filling", *map(str, numbers)],
@@ -256,8 +257,6 @@ class Host:
     def end(self) -> None:
         """End everything but the Redis, in whatever state it is."""
         self.agent.kill()
-        if self.agent.proxy is not None:
-            self.agent.proxy.close()
         if self._filler is not None:
             self._filler.kill()
             self._filler.communicate()
@@ -283,8 +282,10 @@ def soaked_hosts(
             stack.callback(host.end)
             hosts.append(host)
         pid_files = {agent.name: agent.pid_file for agent in agents}
-        for agent in agents:
-            agent.proxy = ProxyProcess(agent.port, pid_files)
+        proxying = ProxyProcess([agent.port for agent in agents], pid_files)
+        stack.callback(proxying.close)
+        for agent, proxy in zip(agents, proxying.proxies, strict=True):
+            agent.proxy = proxy
         for agent in agents:
             agent.seeds = [each.address for each in agents]
             agent.spawn()

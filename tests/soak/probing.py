@@ -144,7 +144,10 @@ class Prober(threading.Thread):
     @staticmethod
     def _plant(host: Host, names: list[bytes]) -> Planted:
         try:
-            has_keys = all(host.cache.set(name, b"probe", ex=KEPT_SECONDS) for name in names)
+            with host.cache.pipeline(transaction=False) as at_once:
+                for name in names:
+                    at_once.set(name, b"probe", ex=KEPT_SECONDS)
+                has_keys = all(at_once.execute())
         except redis.RedisError:  # it may have them later: nothing is said of it then
             has_keys = False
         return Planted(host, has_keys, host.mark())

@@ -1,24 +1,34 @@
-"""A proxy in a process of its own, so that nothing else that a soak does holds up what it forwards.
+"""The proxies of a soak, in one process of their own, so that nothing else that a soak does holds them up.
 
-Started as `-m soak.proxying TARGET NAME=PIDFILE …`: it prints its port, then obeys lines of JSON, and
-prints a line for each when it has.
+Started as `-m soak.proxying PAUSE TARGET,… NAME=PIDFILE …`: it prints a port for each target, then obeys
+lines of JSON, and prints a line for each when it has. All that agents say to each other goes through it:
+it gathers what comes within `PAUSE`, as a link with that delay does, and moves it at once.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from integration.forwarding import Forwarder
 from integration.proxy import Proxy
 
 HERE = Path(__file__).parent
+PAUSE = 0.002
+"""Seconds, on average half of which are added to each way."""
+DONE = "done"
+PRIORITY = -10
+"""What is added to the niceness, where that is allowed: agents that are short of processors must not become
+agents that are cut off."""
 
 
 class Neighbour:
@@ -38,12 +48,19 @@ class Neighbour:
 
 
 class ProxyProcess:
-    """A `Proxy` from outside; its verbs, too, wait until they are carried out."""
+    """Runs the proxies before some agents."""
 
-    def __init__(self, target: int, pid_files: Mapping[str, Path]) -> None:
-        neighbours = [f"{name}={file}" for name, file in pid_files.items()]
+    def __init__(self, targets: Sequence[int], pid_files: Mapping[str, Path]) -> None:
+        """`targets`: the ports of the agents themselves. `pid_files`: by the names of the agents."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "soak.proxying", str(target), *neighbours],
+            [
+                sys.executable,
+                "-m",
+                "soak.proxying",
+                str(PAUSE),
+                ",".join(map(str, targets)),
+                *(f"{name}={file}" for name, file in pid_files.items()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=HERE.parent,
@@ -51,51 +68,66 @@ class ProxyProcess:
             bufsize=1,
         )
         self._telling = threading.Lock()
+        self.proxies = [RemoteProxy(self, int(port)) for port in self._said().split()]
+        """In the order of the targets."""
 
-    @cached_property
-    def port(self) -> int:
-        """Where it listens; known once its process runs."""
-        assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
-
-    def cut(self, names: Sequence[str], *, inward: bool = True, outward: bool = True) -> None:
-        self._tell("cut", names, inward=inward, outward=outward)
-
-    def heal(self, names: Sequence[str]) -> None:
-        self._tell("heal", names)
-
-    def reset(self, names: Sequence[str]) -> None:
-        self._tell("reset", names)
-
-    def _tell(self, verb: str, names: Sequence[str], **more: Any) -> None:
+    def tell(self, *order: Any) -> None:
+        """Have something done, and wait until it is."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with self._telling:
-            self._process.stdin.write(json.dumps([verb, names, more]) + "\n")
-            self._process.stdout.readline()
+            self._process.stdin.write(json.dumps(order) + "\n")
+            said = self._said().strip()
+            assert said == DONE, said or "the proxies have died"
+
+    def _said(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 
 
+class RemoteProxy:
+    """A `Proxy` from outside; its verbs, too, wait until they are carried out."""
+
+    def __init__(self, process: ProxyProcess, port: int) -> None:
+        self._process = process
+        self.port = port
+        """Where it listens."""
+
+    def cut(self, names: Sequence[str], *, inward: bool = True, outward: bool = True) -> None:
+        self._process.tell(self.port, "cut", names, {"inward": inward, "outward": outward})
+
+    def heal(self, names: Sequence[str]) -> None:
+        self._process.tell(self.port, "heal", names, {})
+
+    def reset(self, names: Sequence[str]) -> None:
+        self._process.tell(self.port, "reset", names, {})
+
+
 def main() -> None:
     """Forward until whoever started this process closes its input, or is gone."""
-    target, *neighbours = sys.argv[1:]
+    pause, targets, *neighbours = sys.argv[1:]
+    with suppress(PermissionError):
+        os.nice(PRIORITY)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     agents = [
         Neighbour(name, Path(file)) for name, _, file in (n.partition("=") for n in neighbours)
     ]
-    proxy = Proxy(int(target), agents)
-    verbs: dict[str, Callable[..., None]] = {
-        "cut": proxy.cut,
-        "heal": proxy.heal,
-        "reset": proxy.reset,
-    }
-    print(proxy.port, flush=True)
+    forwarder = Forwarder(float(pause))
+    proxies = [Proxy(int(target), agents, forwarder) for target in targets.split(",")]
+    by_port = {proxy.port: proxy for proxy in proxies}
+    print(*by_port, flush=True)
     for line in sys.stdin:
-        verb, names, more = json.loads(line)
-        verbs[verb](names, **more)
-        print("done", flush=True)
+        port, verb, names, more = json.loads(line)
+        proxy = by_port[port]
+        try:
+            {"cut": proxy.cut, "heal": proxy.heal, "reset": proxy.reset}[verb](names, **more)
+            print(DONE, flush=True)
+        except Exception as error:  # the others go on: that no link works is not what is looked for
+            print(f"{verb} {names}: {error!r}", flush=True)
 
 
 if __name__ == "__main__":

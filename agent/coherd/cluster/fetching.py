@@ -53,8 +53,12 @@ class Fetching:
         peer: Callable[[str], Awaitable[Peer | None]],
         reachable: Callable[[], Collection[str]],
         unreached: Callable[[str], None],
+        alive: Callable[[], Collection[str]],
     ) -> None:
-        """`peer(name)` gives the door to a member; `unreached(name)` notes that there is none."""
+        """`peer(name)` gives the door to a member; `unreached(name)` notes that there is none.
+
+        `alive` gives the members that are not dead, as far as is known, reachable or not.
+        """
         self._ingest = ingest
         self._repair = repair
         self._clock = clock
@@ -62,6 +66,7 @@ class Fetching:
         self._peer = peer
         self._reachable = reachable
         self._unreached = unreached
+        self._alive = alive
         self._look = trio.Event()
         self._patience: dict[str, tuple[float, float]] = {}
         """Of members that last let this agent wait in vain: how long they may take, and until when."""
@@ -81,7 +86,7 @@ class Fetching:
             reachable = self._reachable()
             for ask in self._repair.plan(now, reachable):
                 self._nursery.start_soon(self._fetch, ask)
-            for namespace, cause in self._repair.resets(now, reachable):
+            for namespace, cause in self._repair.resets(now, reachable, self._alive()):
                 self._ingest.reset([namespace], cause)
             spent = self._clock.now() - now
             if spent > LOOK_MAX:

@@ -92,7 +92,14 @@ class Repairing:
         self._showing = trio.CapacityLimiter(COMPARES_MAX)
         self._comparing: set[str] = set()
         self._fetching = Fetching(
-            ingest, repair, clock, nursery, self.peer, self.reachable, self._unreached
+            ingest,
+            repair,
+            clock,
+            nursery,
+            self.peer,
+            self.reachable,
+            self._unreached,
+            roster.not_dead,
         )
         self.look = self._fetching.look
         """Have the open holes looked at now."""

@@ -131,7 +131,10 @@ class Gap:
             self._seen = holes
 
     def give_up(self, origin: str, members: frozenset[str], now: float) -> None:
-        """Note which holes nobody of `members`, the stream's origin apart, claims `now`."""
+        """Note which holes nobody of `members`, the stream's origin apart, claims `now`.
+
+        Seconds of a clock that may stand still.
+        """
         holes, claimed = self.holes(), self.claimed(members)
         if self._asked is not None and self._asked[0] is holes and self._asked[1] is claimed:
             return
