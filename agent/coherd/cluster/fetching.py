@@ -53,12 +53,8 @@ class Fetching:
         peer: Callable[[str], Awaitable[Peer | None]],
         reachable: Callable[[], Collection[str]],
         unreached: Callable[[str], None],
-        alive: Callable[[], Collection[str]],
     ) -> None:
-        """`peer(name)` gives the door to a member; `unreached(name)` notes that there is none.
-
-        `alive` gives the members that are not dead, as far as is known, reachable or not.
-        """
+        """`peer(name)` gives the door to a member; `unreached(name)` notes that there is none."""
         self._ingest = ingest
         self._repair = repair
         self._clock = clock
@@ -66,7 +62,6 @@ class Fetching:
         self._peer = peer
         self._reachable = reachable
         self._unreached = unreached
-        self._alive = alive
         self._look = trio.Event()
         self._patience: dict[str, tuple[float, float]] = {}
         """Of members that last let this agent wait in vain: how long they may take, and until when."""
@@ -86,7 +81,7 @@ class Fetching:
             reachable = self._reachable()
             for ask in self._repair.plan(now, reachable):
                 self._nursery.start_soon(self._fetch, ask)
-            for namespace, cause in self._repair.resets(now, reachable, self._alive()):
+            for namespace, cause in self._repair.resets(now, reachable):
                 self._ingest.reset([namespace], cause)
             spent = self._clock.now() - now
             if spent > LOOK_MAX:

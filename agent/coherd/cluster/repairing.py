@@ -92,14 +92,7 @@ class Repairing:
         self._showing = trio.CapacityLimiter(COMPARES_MAX)
         self._comparing: set[str] = set()
         self._fetching = Fetching(
-            ingest,
-            repair,
-            clock,
-            nursery,
-            self.peer,
-            self.reachable,
-            self._unreached,
-            roster.not_dead,
+            ingest, repair, clock, nursery, self.peer, self.reachable, self._unreached
         )
         self.look = self._fetching.look
         """Have the open holes looked at now."""

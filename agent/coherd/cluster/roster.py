@@ -181,10 +181,6 @@ class Roster:
 
     # ------------------------------------------------------------------ looking
 
-    def not_dead(self) -> set[str]:
-        """Give the names of the others that are not dead, as far as is known."""
-        return {name for name, member in self.members.items() if member.state is not State.DEAD}
-
     def is_forgotten(self, name: str, epoch: int) -> bool:
         """Tell whether this life does not count any more."""
         tombstone = self._tombstones.get(name)

@@ -29,13 +29,9 @@ HOLE_AGE_MIN = 0.150
 """Seconds: the parcel of a younger hole may be under way."""
 UNCLAIMED_AFTER = 30.0
 """Seconds after which a hole that nobody reachable claims is given up."""
-UNREACHED_AFTER = 300.0
-"""The same while its origin is alive, as far as membership knows, and only no link to it opens: somebody
-reaches it, and will have its rows and claim them."""
 LATE_MAX = 1.0
-"""Of the seconds between two looks at open holes so many count: an agent that stood still, or that got no
-processor, could not hear a claim either. (Where the looks themselves take long, they are seldom: that only
-makes it wait longer.)"""
+"""Of the seconds between two looks at open holes so many count for this: an agent that stood still, or that got
+no processor, could not hear a claim either."""
 BELOW_FLOOR_AFTER = 1.0
 """Seconds from which on a hole may count as below the floor. Its origin may have forgotten it, and say so,
 before the holders that have it have told: within this time each of them sends a Have, or is compared with."""
@@ -272,13 +268,8 @@ class Repair:
 
     # ------------------------------------------------------------------ when to give up
 
-    def resets(
-        self, now: float, reachable: Collection[str], alive: Collection[str] = ()
-    ) -> list[tuple[str, Cause]]:
-        """Name the namespaces that must be reset now, each once, and why.
-
-        `alive`: who is not dead, as far as is known, reachable or not.
-        """
+    def resets(self, now: float, reachable: Collection[str]) -> list[tuple[str, Cause]]:
+        """Name the namespaces that must be reset now, each once, and why."""
         members = frozenset(reachable)
         self._stood_still += max(0.0, now - self._looked_at - LATE_MAX)
         self._looked_at = now
@@ -293,11 +284,7 @@ class Repair:
             if lost and lost & gap.ages.older_than(BELOW_FLOOR_AFTER, now):
                 causes[name] = Cause.BELOW_FLOOR
             gap.give_up(origin, members, listened)
-            given_up = gap.unclaimed.older_than(UNCLAIMED_AFTER, listened)
-            if given_up and origin in alive and origin not in members:
-                given_up = given_up & gap.refused(origin)
-                given_up.update(gap.unclaimed.older_than(UNREACHED_AFTER, listened))
-            if given_up:
+            if gap.unclaimed.older_than(UNCLAIMED_AFTER, listened):
                 causes.setdefault(name, Cause.UNCLAIMED)
         for name, count in missing.items():
             if count > self._replay_max:

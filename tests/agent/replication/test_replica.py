@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from math import inf
 from random import Random
 
@@ -39,11 +38,11 @@ def replica_of(batches: list[Batch]) -> Replica:
 
 
 def look_on(
-    repair: Repair, first: int, end: int, reachable: list[str], alive: Collection[str] = ()
+    repair: Repair, first: int, end: int, reachable: list[str]
 ) -> list[tuple[str, Cause]]:
     """Look at the holes every half second; give what has to be reset at the first time there is any."""
     for n in range(2 * first, 2 * end):
-        if found := repair.resets(n / 2, reachable, alive):
+        if found := repair.resets(n / 2, reachable):
             return found
     return []
 
@@ -233,25 +232,6 @@ class TestRepair:
         assert look_on(repair, 0, 20, ["b"]) == []
         assert look_on(repair, 100, 108, ["b"]) == [], "nobody could tell it anything meanwhile"
         assert look_on(repair, 108, 116, ["b"]) == [("shop", Cause.UNCLAIMED)]
-
-    def test_an_origin_that_is_alive_is_waited_for_while_no_link_to_it_opens(self) -> None:
-        repair = self.repair([(1, 3), (5, 5)])
-        assert look_on(repair, 0, 100, ["b"], {"a", "b"}) == []
-        assert look_on(repair, 100, 106, ["b"], {"b"}) == [("shop", Cause.UNCLAIMED)]
-        assert look_on(self.repair([(1, 3), (5, 5)]), 0, 300, ["b"], {"a", "b"}) == []
-
-    def test_an_origin_that_no_link_to_ever_opens_is_given_up_at_last(self) -> None:
-        repair = self.repair([(1, 3), (5, 5)])
-        assert look_on(repair, 0, 306, [], {"a"}) == [("shop", Cause.UNCLAIMED)]
-
-    def test_an_origin_that_never_had_it_is_not_waited_for(self) -> None:
-        repair = self.repair([(1, 3), (5, 5)])
-        repair.plan(0.0, ["a"])
-        (ask,) = repair.plan(0.2, ["a"])
-        never = Answer(Intervals(), Intervals(), Intervals(), 0.0, Intervals([(4, 4)]), Intervals())
-        repair.answered(ask, {self.stream: never}, 0.2)
-        assert look_on(repair, 0, 30, [], {"a"}) == []
-        assert look_on(repair, 30, 36, [], {"a"}) == [("shop", Cause.UNCLAIMED)]
 
     def test_a_hole_is_below_the_floor_once_everyone_asked_has_refused(self) -> None:
         repair = self.repair([(1, 3), (5, 5)])
