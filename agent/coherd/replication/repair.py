@@ -30,8 +30,8 @@ HOLE_AGE_MIN = 0.150
 UNCLAIMED_AFTER = 30.0
 """Seconds after which a hole that nobody reachable claims is given up."""
 LATE_MAX = 1.0
-"""Of the seconds between two looks at open holes so many count for this: an agent that stood still, or that got
-no processor, could not hear a claim either."""
+"""Of the seconds between two looks at open holes so many count for this: an agent that stood still, or that
+got no processor, could not hear a claim either."""
 BELOW_FLOOR_AFTER = 1.0
 """Seconds from which on a hole may count as below the floor. Its origin may have forgotten it, and say so,
 before the holders that have it have told: within this time each of them sends a Have, or is compared with."""

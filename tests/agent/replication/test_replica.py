@@ -37,9 +37,7 @@ def replica_of(batches: list[Batch]) -> Replica:
     return replica
 
 
-def look_on(
-    repair: Repair, first: int, end: int, reachable: list[str]
-) -> list[tuple[str, Cause]]:
+def look_on(repair: Repair, first: int, end: int, reachable: list[str]) -> list[tuple[str, Cause]]:
     """Look at the holes every half second; give what has to be reset at the first time there is any."""
     for n in range(2 * first, 2 * end):
         if found := repair.resets(n / 2, reachable):
