@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-REAL = ("tests/integration/", "tests/bad_inputs/test_bad_starts.py")
+REAL = ("tests/integration/", "tests/bad_inputs/test_bad_starts.py", "tests/agent/handlers/")
 """Where tests of real processes are, which wait for timeouts."""
 
 
