@@ -23,8 +23,11 @@ $(STAMP): pyproject.toml
 demo: venv
 	@$(BIN)/coherd demo
 
+# Tests of real processes run in one of the two, one after the other; all others where there is room.
+WORKERS ?= 2
+
 test: venv test-servers
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 # Minutes rather than seconds: two hundred kills, ten million keys, a fuzzer.
 test-slow: venv test-servers

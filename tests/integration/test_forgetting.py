@@ -54,7 +54,10 @@ def test_ten_million_keys_leave_memory_and_disk_flat_and_who_was_away_is_reset_o
         assert a.status().journal.size_bytes < 1.3 * disk + 50_000_000
         b.start()
         wait_until_whole([a, b], 120)
-        assert dict(b.namespace().resets) == {"below-floor": 1}
+        resets = dict(b.namespace().resets)
+        assert resets in [{"below-floor": 1}, {"too-far-behind": 1}], (
+            "both are true: one comes first"
+        )
         assert dict(a.namespace().resets) == {}
         b.kill()
         fill(a, 10 * MILLION, MILLION // 2)

@@ -224,10 +224,10 @@ def test_a_watcher_goes_on_over_kills_without_a_gap_or_a_repetition(tmp_path: Pa
     told: list[Watcher] = []
     with redis_server(tmp_path / "redis") as server, lone(tmp_path) as agent:
         agent.start()
+        cursor = agent.status().cursor
         clients = [Client(agent, server.port, n, n, account, over.is_set) for n in range(2)]
         for client in clients:
             client.start()
-        cursor = agent.status().cursor
         for _ in range(4):
             with Watcher(agent, cursor=cursor) as watcher:
                 poll(lambda w=watcher: len(w.dots) > 200, "some rows to be told")
