@@ -112,6 +112,6 @@ def test_more_resets_than_are_explained_are_found() -> None:
     world.checks.resets_max, world.checks.loses_nothing = 0, True
     world.members[0].reset("catalog", Cause.BELOW_FLOOR)
     world.checks.final()
-    found = [violation.what for violation in world.checks.violations[-2:]]
-    assert "nothing was lost" in found[0]
-    assert "1 resets, 0 explained" in found[1]
+    found = [violation.what for violation in world.checks.violations]
+    assert any("nothing was lost" in what for what in found)
+    assert "1 resets, 0 explained" in found[-1]

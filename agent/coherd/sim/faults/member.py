@@ -371,7 +371,7 @@ class Member(Host):
     def _reconnect(self) -> None:
         """Let readers find the new life, each after a while."""
         for reader in (self.cache, self.watcher):
-            reader.begin(self.disk.have)
+            reader.begin(self.disk.have, self.replica.position)
             self.close_reader(reader)
             seconds = self.random.choice((0.01, 1.0, RECONNECTED_WITHIN))
             self.world.at(self.world.now + seconds, partial(self._reconnected, reader))
