@@ -122,3 +122,33 @@ def test_a_row_that_comes_more_often_than_its_stream_was_forgotten_is_found() ->
     member.open_reader(member.cache)
     made.run(made.now + 1)
     assert member.watcher.repeated == member.cache.repeated == 1
+
+
+# ---------------------------------------------------------------------- eras
+
+
+def be_in_era(member: Member, number: int) -> None:
+    """Put a member into an era of its own accord."""
+    eras = member.mending.retiring.eras
+    eras._eras[NAMESPACE] = Era(number, 0.0, frozenset(), frozenset())
+
+
+def test_who_was_away_may_know_what_is_gone_until_it_finds_out() -> None:
+    made = world(3)
+    stream = publish(made)
+    made.run(made.now + 1)
+    made.checks.gone[stream] = 5
+    for member in made.members:
+        be_in_era(member, 3)
+    made.checks.memory()
+    assert not found(made)
+    be_in_era(made.members[1], 4)
+    made.checks.memory()
+    assert ["again" in what for what in found(made)] == [True]
+
+
+def test_who_never_finds_out_that_it_was_left_behind_is_found() -> None:
+    made = world(3)
+    be_in_era(made.members[2], 2)
+    made.checks.final()
+    assert found(made) == [f"member-{n} is left behind in {NAMESPACE}" for n in (0, 1)]

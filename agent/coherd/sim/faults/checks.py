@@ -78,8 +78,9 @@ class Checks:
         self.blanks = self.covers = self.eras = 0
         self.forgotten: set[Stream] = set()
         """Streams that somebody has forgotten."""
-        self.gone: set[Stream] = set()
-        """Streams that nobody has any more who is believed: they must not return."""
+        self.gone: dict[Stream, int] = {}
+        """Streams that nobody has any more who is believed: they must not return. With the era in which the
+        last forgot them."""
         self._given_up: dict[Stream, Intervals] = {}
         """Numbers that some reset took in: who made it says that it has them, and cannot bring them."""
         self._rightly: dict[str, dict[Stream, Intervals]] = {}
@@ -187,7 +188,7 @@ class Checks:
             self.forgotten.add(stream)
             member.dropped.add(stream)
             if not self._is_known(stream, turn.era.number):
-                self.gone.add(stream)
+                self.gone[stream] = turn.era.number
             for reader in (member.cache, member.watcher):
                 reader.may_repeat(stream, member.replica.position)  # until it is gone everywhere
             if member.mending.retiring.is_behind:
@@ -220,10 +221,12 @@ class Checks:
         return False
 
     def _look_for_forgotten(self, member: Member) -> None:
-        for stream in sorted(self.gone):
+        for stream, era in sorted(self.gone.items()):
             state = member.replica.vector.get(stream)
+            if member.mending.retiring.eras.number(stream.namespace) + BEHIND <= era:
+                continue  # it is not believed, and is going to drop it
             if state is not None and state.have and not member.mending.retiring.is_behind:
-                self.gone.discard(stream)
+                del self.gone[stream]
                 self.violate("era", f"{member.name} knows {stream} {state.have} again")
 
     def memory(self) -> None:
@@ -264,6 +267,7 @@ class Checks:
             if not member.is_up:
                 continue
             self.audit(member)
+            self._look_at_eras(member)
             self._look_at_vector(member)
             self._look_at_copies(member)
             for reader in (member.cache, member.watcher):
@@ -288,6 +292,14 @@ class Checks:
         for stream, state in member.replica.vector:
             if wrong := state.have - member.justified.get(stream, Intervals()):
                 self.violate("vector", f"{member.name} has {stream} {wrong} without a reason")
+
+    def _look_at_eras(self, member: Member) -> None:
+        """Look whether a member was left behind, and never found out."""
+        for other in self._world.members:
+            if other.is_up:
+                theirs = other.mending.retiring.eras.numbers(member.shared(other.name))
+                for namespace in member.mending.retiring.eras.left_behind(theirs):
+                    self.violate("era", f"{member.name} is left behind in {namespace}")
 
     def _look_at_vector(self, member: Member) -> None:
         truth = self._world.truth
