@@ -40,7 +40,7 @@ CASES: list[tuple[Plant, str, Size, tuple[str, ...], int]] = [
     (mutants.entries_do_not_outlive_rows, "reader", SHORT, ("contract", "lose disk"), 1),
     (mutants.whoever_was_away_resets, "reset", SHORT, ("halves", "stall"), 2),
     (mutants.eras_are_not_compared, "era", LONG, ("away", "flap"), 2),
-    (mutants.streams_go_at_once, "missing", LONG, ("flap", "away"), 9),
+    (mutants.streams_go_at_once, "era", LONG, ("flap", "away"), 9),
     (mutants.who_was_left_behind_issues_nothing, "missing", LONG, ("away",), 3),
     (mutants.links_release_nothing, "memory", SHORT, ("stall",), 1),
     (mutants.gaps_are_kept, "memory", SHORT, ("cut off",), 1),
