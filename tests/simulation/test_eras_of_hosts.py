@@ -129,6 +129,23 @@ async def test_who_was_away_for_two_eras_is_reset_and_nobody_else(
         assert [host.resets for host in all_] == [0, 0, 0]
 
 
+async def test_forgetting_rows_of_a_dropped_stream_does_not_make_it_known_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with hosts(2, **settings(retention=3600.0)) as all_:
+        await all_[0].invalidate([b"held"])
+        await until(lambda: all(len(streams(host)) == 1 for host in all_))
+        await wait(10)
+        (stream,) = streams(all_[0])
+        for host in all_:
+            host.agent.repair.drop(stream)
+            host.agent.replica.vector.drop(stream)
+        await all_[0].time.skip(2 * 3600)
+        for host in all_:
+            assert host.agent.ingest.counts[NAMESPACE].forgotten == 1
+            assert stream not in host.agent.replica.vector.streams(NAMESPACE)
+
+
 async def test_without_eras_that_are_compared_who_comes_back_would_reset_everybody(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

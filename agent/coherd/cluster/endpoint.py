@@ -312,8 +312,8 @@ class Endpoint:
 
     def _lose(self, stream: Stream, numbers: Intervals) -> None:
         """What is not stored cannot be served; what was forgotten meanwhile is known to be gone."""
-        state = self._ingest.replica.vector.state(stream)
-        if lost := numbers & state.held:
+        state = self._ingest.replica.vector.get(stream)
+        if state is not None and (lost := numbers & state.held):
             self._ingest.lose_rows(stream, lost)
 
     async def applied(self, dots: Sequence[StreamRange], wait: float) -> bool:

@@ -250,7 +250,7 @@ class Ingest:
     def adopt(self, adoptions: Iterable[Adoption]) -> None:
         """Journal numbers that repair took into the vector without a row."""
         for stream, numbers, floor in adoptions:
-            floors = {} if floor is None else {stream: self.replica.vector.state(stream).floor}
+            floors = {} if floor is None else self.replica.vector.floors([stream])
             self._append(Write(adopted={stream: numbers.ranges()}, stream_floors=floors))
             counts = self._count(stream.namespace)
             if floor is None:
@@ -343,7 +343,7 @@ class Ingest:
         while self._unwritten:
             streams, namespaces, positions = self._unwritten[0]
             write = Write(  # with the floors of now: higher ones may be stored by now
-                stream_floors={stream: vector.state(stream).floor for stream in streams},
+                stream_floors=vector.floors(streams),
                 namespace_floors={name: floors[name] for name in namespaces},
                 forgotten=positions,
             )
@@ -368,7 +368,7 @@ class Ingest:
             Write(
                 blocks,
                 adopted={stream: numbers.ranges() for stream, numbers in adopted.items()},
-                stream_floors={s: self.replica.vector.state(s).floor for s in adopted},
+                stream_floors=self.replica.vector.floors(adopted),
                 namespace_floors=namespace_floors or {},
                 healed=healed,
                 eras={turn.namespace: turn.era} if turn else {},

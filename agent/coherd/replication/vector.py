@@ -130,6 +130,10 @@ class Vector:
         state = self.get(stream)
         return state.have.missing(ranges) if state is not None else tuple(ranges)
 
+    def floors(self, streams: Iterable[Stream]) -> dict[Stream, Floor]:
+        """Give the floors of streams, as far as these are known still: asking makes none known again."""
+        return {s: state.floor for s in streams if (state := self.get(s)) is not None}
+
     def take_rows(self, stream: Stream, ranges: Sequence[Range]) -> tuple[Range, ...]:
         """Add numbers whose rows are at hand; give those that were new."""
         state = self.state(stream)

@@ -240,4 +240,5 @@ def test_a_dropped_stream_is_not_made_known_by_forgetting_its_rows() -> None:
     agent = Agent()
     agent.vector.drop(OLD[0])
     agent.forget(OLD[0])
+    assert agent.vector.floors(OLD[:2]) == {OLD[1]: agent.vector.state(OLD[1]).floor}
     assert OLD[0] not in agent.streams

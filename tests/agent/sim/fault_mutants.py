@@ -10,7 +10,7 @@ import pytest
 
 import coherd.replication.repair
 from coherd.model import Cause, Range, Stream
-from coherd.replication.eras import Eras
+from coherd.replication.eras import Eras, Turn
 from coherd.replication.gap import Gap
 from coherd.replication.intervals import Intervals
 from coherd.replication.outlink import OutLink
@@ -213,10 +213,13 @@ def eras_are_not_compared(plant: pytest.MonkeyPatch) -> None:
 def streams_go_at_once(plant: pytest.MonkeyPatch) -> None:
     """A stream is forgotten in the era that follows its end, before all have heard of it."""
 
-    def is_quiet(self: Eras, stream: Stream, _state: Any) -> bool:
-        return self._is_dead(stream.origin)
+    def turn(self: Eras, namespace: str, number: int, now: float) -> Turn:
+        dead = {s for s in self._vector.streams(namespace) if self._is_dead(s.origin)}
+        for stream in dead:
+            self._vector.drop(stream)
+        return self._set(namespace, number, now, set(), set(), dead)
 
-    plant.setattr(Eras, "_is_quiet", is_quiet)
+    plant.setattr(Eras, "_turn", turn)
 
 
 def who_was_left_behind_issues_nothing(plant: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ CASES: list[tuple[Plant, str, Size, tuple[str, ...], int]] = [
     (mutants.entries_do_not_outlive_rows, "reader", SHORT, ("contract", "lose disk"), 1),
     (mutants.whoever_was_away_resets, "reset", SHORT, ("halves", "stall"), 2),
     (mutants.eras_are_not_compared, "era", LONG, ("away", "flap"), 2),
-    (mutants.streams_go_at_once, "missing", LONG, ("flap", "away"), 9),
+    (mutants.streams_go_at_once, "era", LONG, ("flap", "away"), 9),
     (mutants.who_was_left_behind_issues_nothing, "missing", LONG, ("away",), 3),
     (mutants.links_release_nothing, "memory", SHORT, ("stall",), 1),
     (mutants.gaps_are_kept, "memory", SHORT, ("cut off",), 1),
@@ -112,6 +112,6 @@ def test_more_resets_than_are_explained_are_found() -> None:
     world.checks.resets_max, world.checks.loses_nothing = 0, True
     world.members[0].reset("catalog", Cause.BELOW_FLOOR)
     world.checks.final()
-    found = [violation.what for violation in world.checks.violations[-2:]]
-    assert "nothing was lost" in found[0]
-    assert "1 resets, 0 explained" in found[1]
+    found = [violation.what for violation in world.checks.violations]
+    assert any("nothing was lost" in what for what in found)
+    assert "1 resets, 0 explained" in found[-1]

@@ -5,31 +5,18 @@ from __future__ import annotations
 from math import inf
 
 import pytest
+from fault_worlds import NAMESPACE, world
 
 from coherd.model import Effect, Lane
 from coherd.sim.faults.disk import Disk, Journal, Write, located, written
-from coherd.sim.faults.host import Policy
 from coherd.sim.faults.plan import MENU, Plan, Size
 from coherd.sim.faults.readers import Copy
 from coherd.sim.faults.run import history, outcome
 from coherd.sim.faults.truth import key_of, tag_of, touches
 from coherd.sim.faults.world import FaultWorld
-from coherd.sim.streams import Conditions
 
 SMALL = Size(members=10, seconds=420.0)
 SEEDS = range(1, 11)
-NAMESPACE = "catalog"
-
-
-def world(members: int = 5) -> FaultWorld:
-    """Give a cluster that is linked, where nothing happens by itself."""
-    made = FaultWorld([[NAMESPACE]] * members, [NAMESPACE], Conditions(), 1)
-    for member in made.members:
-        member.policies[NAMESPACE] = Policy(600.0, inf, inf)
-        member.set_ttl(NAMESPACE, 600.0)
-        made.start(member)
-    made.run(20.0)
-    return made
 
 
 def publish(made: FaultWorld, index: int, key: bytes = b"k1", *, receipt: bool = False) -> None:

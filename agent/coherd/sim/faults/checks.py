@@ -74,12 +74,15 @@ class Checks:
         """How many are explained for one member and namespace."""
         self.loses_nothing = False
         """Whether no row can be lost, and all that is forgotten has expired for everybody. Then a hole ends
-        in a reset only where nobody who has the row could be reached for long enough."""
+        in a reset only where nobody who holds the row could be reached for long enough."""
         self.blanks = self.covers = self.eras = 0
         self.forgotten: set[Stream] = set()
         """Streams that somebody has forgotten."""
-        self.gone: set[Stream] = set()
-        """Streams that nobody has any more who is believed: they must not return."""
+        self.gone: dict[Stream, int] = {}
+        """Streams that nobody has any more who is believed: they must not return. With the era in which the
+        last forgot them."""
+        self._given_up: dict[Stream, Intervals] = {}
+        """Numbers that some reset took in: who made it says that it has them, and cannot bring them."""
         self._rightly: dict[str, dict[Stream, Intervals]] = {}
         """Per host what it took in without a row, and not by a reset."""
 
@@ -126,8 +129,33 @@ class Checks:
             for number in numbers
         ):
             self.violate("reset", f"{member.name} {namespace} {cause}: all of {adopted} is at hand")
+        if (
+            self.loses_nothing
+            and cause not in {Cause.UNCLAIMED, Cause.LEFT_BEHIND}
+            and not self._is_for_want_of_holders(member, adopted)
+        ):
+            self.violate("reset", f"{member.name} {namespace}: {cause}, but nothing was lost")
+        for stream, numbers in adopted.items():
+            self._given_up.setdefault(stream, Intervals()).update(numbers)
+
+    def _is_for_want_of_holders(self, member: Member, adopted: Mapping[Stream, Intervals]) -> bool:
+        """Tell whether some of what is missing was given up by others, and nobody in reach holds it.
+
+        Who was cut off for long resets, and from then on shows the numbers to those that are cut off with it.
+        """
+        none = Intervals()
+        return any(
+            not self._seen_from(member, stream, number)[0]
+            for stream, numbers in adopted.items()
+            for number in numbers & self._given_up.get(stream, none)
+        )
 
     def _is_obtainable(self, member: Member, stream: Stream, number: int) -> bool:
+        held, refusals = self._seen_from(member, stream, number)
+        return held and refusals < REFUSALS_MAX
+
+    def _seen_from(self, member: Member, stream: Stream, number: int) -> tuple[bool, int]:
+        """Tell whether anybody in reach has held a row for long enough, and how many have it without one."""
         now, refusals, held = self._world.now, 0, False
         for name, since in member.linked_at.items():
             other = self._world.by_name[name]
@@ -139,7 +167,7 @@ class Checks:
                 continue
             awake = max(since, other.awake_since, member.awake_since)
             held |= now - max(awake, other.held_since(stream, number)) >= FOUND_WITHIN
-        return held and refusals < REFUSALS_MAX
+        return held, refusals
 
     def receipt(self, origin: Member, payload: int, names: Collection[str]) -> None:
         """Look at what an origin was told."""
@@ -160,9 +188,9 @@ class Checks:
             self.forgotten.add(stream)
             member.dropped.add(stream)
             if not self._is_known(stream, turn.era.number):
-                self.gone.add(stream)
+                self.gone[stream] = turn.era.number
             for reader in (member.cache, member.watcher):
-                reader.may_repeat(stream)  # until it is gone everywhere
+                reader.may_repeat(stream, member.replica.position)  # until it is gone everywhere
             if member.mending.retiring.is_behind:
                 continue  # it is reset
             lacking = self._world.truth.accepted(stream) - had
@@ -193,10 +221,12 @@ class Checks:
         return False
 
     def _look_for_forgotten(self, member: Member) -> None:
-        for stream in sorted(self.gone):
+        for stream, era in sorted(self.gone.items()):
             state = member.replica.vector.get(stream)
+            if member.mending.retiring.eras.number(stream.namespace) + BEHIND <= era:
+                continue  # it is not believed, and is going to drop it
             if state is not None and state.have and not member.mending.retiring.is_behind:
-                self.gone.discard(stream)
+                del self.gone[stream]
                 self.violate("era", f"{member.name} knows {stream} {state.have} again")
 
     def memory(self) -> None:
@@ -237,6 +267,7 @@ class Checks:
             if not member.is_up:
                 continue
             self.audit(member)
+            self._look_at_eras(member)
             self._look_at_vector(member)
             self._look_at_copies(member)
             for reader in (member.cache, member.watcher):
@@ -261,6 +292,14 @@ class Checks:
         for stream, state in member.replica.vector:
             if wrong := state.have - member.justified.get(stream, Intervals()):
                 self.violate("vector", f"{member.name} has {stream} {wrong} without a reason")
+
+    def _look_at_eras(self, member: Member) -> None:
+        """Look whether a member was left behind, and never found out."""
+        for other in self._world.members:
+            if other.is_up:
+                theirs = other.mending.retiring.eras.numbers(member.shared(other.name))
+                for namespace in member.mending.retiring.eras.left_behind(theirs):
+                    self.violate("era", f"{member.name} is left behind in {namespace}")
 
     def _look_at_vector(self, member: Member) -> None:
         truth = self._world.truth
@@ -324,8 +363,6 @@ class Checks:
         counts: Counter[tuple[str, str, bool]] = Counter()
         for _, name, namespace, cause in self.resets_made:
             counts[name, namespace, cause is Cause.LEFT_BEHIND] += 1
-            if self.loses_nothing and cause not in {Cause.UNCLAIMED, Cause.LEFT_BEHIND}:
-                self.violate("reset", f"{name} {namespace}: {cause}, but nothing was lost")
         for (name, namespace, _), count in counts.items():
             if count > self.resets_max:
                 self.violate(

@@ -226,7 +226,7 @@ class Member(Host):
             stream, numbers, floor = adoption
             self.world.checks.adopted(self, adoption)
             self.justified.setdefault(stream, Intervals()).update(numbers)
-            floors = {} if floor is None else {stream: self.replica.vector.state(stream).floor}
+            floors = {} if floor is None else self.replica.vector.floors([stream])
             self.write(Write(adopted={stream: numbers}, floors=floors))
             self.mending.note_changed(stream)
 
@@ -245,12 +245,11 @@ class Member(Host):
     def enter(self, arrival: Arrival, turn: Turn | None = None) -> None:
         """Journal an arrival and show it to the readers."""
         adopted = arrival.adopted
-        state = self.replica.vector.state
         stored = self.write(
             Write(
                 [arrival],
                 adopted,
-                {stream: state(stream).floor for stream in adopted},
+                self.replica.vector.floors(adopted),
                 eras={turn.namespace: turn.era} if turn else {},
                 dropped=turn.dropped if turn else (),
             )
@@ -337,11 +336,11 @@ class Member(Host):
             self._forget(self.now)
 
     def _write_floors(self) -> None:
-        state, floors = self.replica.vector.state, self.replica.floors
+        vector, floors = self.replica.vector, self.replica.floors
         while self._unwritten:
             namespace, position, streams = self._unwritten[0]
             write = Write(  # with the floors of now: higher ones may be stored by now
-                floors={stream: state(stream).floor for stream in streams},
+                floors=vector.floors(streams),
                 namespace_floors={namespace: floors[namespace]},
                 forgotten={namespace: position},
             )
@@ -371,7 +370,7 @@ class Member(Host):
     def _reconnect(self) -> None:
         """Let readers find the new life, each after a while."""
         for reader in (self.cache, self.watcher):
-            reader.begin(self.disk.have)
+            reader.begin(self.disk.have, self.replica.position)
             self.close_reader(reader)
             seconds = self.random.choice((0.01, 1.0, RECONNECTED_WITHIN))
             self.world.at(self.world.now + seconds, partial(self._reconnected, reader))

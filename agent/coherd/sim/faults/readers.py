@@ -61,6 +61,8 @@ class Reader:
         self.resets = 0
         """That this reader alone was given."""
         self._repeatable: dict[Stream, Intervals] = {}
+        self._forgotten_at: dict[Stream, list[int]] = {}
+        """Per stream the positions, ascending, at which the agent forgot it and that were not passed yet."""
         self._reset_position: dict[str, int] = {}
 
     @property
@@ -68,18 +70,30 @@ class Reader:
         """Whether it reaches its agent."""
         return self.away == 0
 
-    def begin(self, kept: Mapping[Stream, Intervals]) -> None:
-        """Note that another life of the agent begins, whose journal kept these numbers."""
+    def begin(self, kept: Mapping[Stream, Intervals], position: int) -> None:
+        """Note that another life of the agent begins, whose journal kept these numbers, up to a position."""
         self._reset_position.clear()
         self.position = UNKNOWN
         for stream, numbers in self.seen.items():
             lost = numbers - kept.get(stream, Intervals())
             self._repeatable.setdefault(stream, Intervals()).update(lost)
+        for waiting in self._forgotten_at.values():
+            waiting[:] = [min(at, position) for at in waiting]
 
-    def may_repeat(self, stream: Stream) -> None:
-        """Note that what was shown of a stream may be shown once more."""
-        seen = self.seen.get(stream, Intervals())
-        self._repeatable.setdefault(stream, Intervals()).update(seen)
+    def may_repeat(self, stream: Stream, position: int) -> None:
+        """Note that a stream was forgotten: what came up to a position may be shown once more after it."""
+        self._forgotten_at.setdefault(stream, []).append(position)
+
+    def _pass_forgotten(self, stream: Stream, position: int) -> None:
+        """Let a stream that was forgotten below a position repeat there what was shown of it.
+
+        That is found out where the reader is: what it had not read when the agent forgot is here twice, too.
+        """
+        waiting = self._forgotten_at.get(stream)
+        if waiting and waiting[0] < position:
+            self._forgotten_at[stream] = [at for at in waiting if at >= position]
+            seen = self.seen.get(stream, Intervals())
+            self._repeatable.setdefault(stream, Intervals()).update(seen)
 
     def locate(self, lives: Sequence[tuple[int, int]], end: int) -> None:
         """Go on from where the cursor says, after the connection to the agent was opened again."""
@@ -116,8 +130,10 @@ class Reader:
         if not batch.numbers:
             self._reset(arrival.namespace, now)
             for stream, adopted in arrival.adopted.items():
+                self._pass_forgotten(stream, arrival.position)
                 self.seen.setdefault(stream, Intervals()).update(adopted)
             return
+        self._pass_forgotten(batch.stream, arrival.position)
         seen = self.seen.setdefault(batch.stream, Intervals())
         numbers = Intervals(batch.numbers)
         if twice := numbers & seen:

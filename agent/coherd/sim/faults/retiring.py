@@ -142,6 +142,8 @@ class Retiring:
         """A sync has completed: take over the eras that were begun."""
         turns = self.eras.take_over(self._is_held, self._member.now)
         for turn in turns:
+            for stream in turn.dropped:
+                self._repair.drop(stream)
             self._turned(turn)
         self._unstored += turns
         while self._unstored and self._store(self._unstored[0]):
