@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from coherd.sim.faults.links import Arrival, Connections, Pair
     from coherd.sim.faults.member import Member
 
-SILENT_MIN, SILENT_MAX = 3.0, 4.0
-"""Seconds of silence after which an end gives a connection up."""
+SILENT_MIN, SILENT_MAX = 3.0, 9.0
+"""Seconds of silence after which an end gives a connection up; one that has nothing to send asks only after
+five whether anybody is there."""
 CRASH_NOTICED = 3.0
 """Seconds at most after which a crash is noticed."""
 DIAL_MIN, DIAL_MAX = 0.1, 2.5
