@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from coherd.api.receipts import encode_change, encode_outcome
 from coherd.cluster.delivery import UNKNOWN, Follower
 from coherd.cluster.feed import Reader, reader_reset
 from coherd.cluster.invalidating import Order, Outcome, Wait
-from coherd.errors import InvalidRequest, RpcFailed, one_failure
+from coherd.errors import InvalidRequest, NotDurable, RpcFailed, one_failure
 from coherd.limits import NAME_MAX, REASON_MAX, WATCH_NAMESPACES_MAX
 from coherd.model import Effect, Lane, Position
 from coherd.net.peer_codec import decode_dots
@@ -113,7 +114,10 @@ class CacheService:
         if len(opening.name) > NAME_MAX:
             raise InvalidRequest(f"a watcher's name has at most {NAME_MAX} characters")
         watching = _Watching(self._agent, call, opening)
-        with self._agent.delivery.watching(watching.follower), one_failure():
+        with self._agent.delivery.watching(watching.follower) as ticket, one_failure():
+            if ticket:  # before it fills its cache: the next life must know that it may hold copies
+                with suppress(NotDurable):
+                    await self._agent.journal.committed(ticket)
             await watching.run(messages[1:])
 
 

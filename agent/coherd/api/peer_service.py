@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import aclosing, suppress
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import trio
@@ -149,10 +148,10 @@ class _Incoming:
 
     def _take(self, message: pb.LinkRequest) -> None:
         parcels = decode_parcels(message)
-        numbers = [self._taken, *(parcel.sequence for parcel in parcels)]
-        if any(number >= after for number, after in pairwise(numbers)):
-            raise RpcFailed("INVALID_ARGUMENT", "parcels are numbered in ascending order")
-        self._taken = numbers[-1]
+        for parcel in parcels:
+            if parcel.sequence <= self._taken:
+                raise RpcFailed("INVALID_ARGUMENT", "parcels are numbered in ascending order")
+            self._taken = parcel.sequence
         self._endpoint.take(self._source, parcels, urgent=self._urgent)
 
     def _say(self, reply: LinkReply) -> None:

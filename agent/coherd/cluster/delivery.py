@@ -143,12 +143,13 @@ class Delivery:
         random: Random,
         nursery: trio.Nursery,
         bound: Callable[[str], float],
-        remember: Callable[[str, int | None], None],
+        remember: Callable[[str, int | None], int],
     ) -> None:
         """`locate` and `write_out` turn a position as written outside into a number and back.
 
         `bound(namespace)`: for how many seconds an acknowledging watcher that went away counts as missing.
-        `remember(watcher, position)` stores that there is one, or with None that it no longer counts.
+        `remember(watcher, position)` stores that there is one, or with None that it no longer counts, and
+        gives the journal's ticket, 0 where it was refused.
         """
         self._feed = feed
         self._locate = locate
@@ -184,18 +185,20 @@ class Delivery:
         await done.wait()
 
     @contextmanager
-    def watching(self, watcher: Follower) -> Iterator[None]:
-        """Count `watcher` while it is connected; who comes back under its name takes its place."""
+    def watching(self, watcher: Follower) -> Iterator[int]:
+        """Count `watcher` while it is connected; who comes back under its name takes its place.
+
+        Gives the ticket under which the journal remembers it, 0 where it does not.
+        """
         watcher.now = self.now
         for gone in [g for g in self._gone if g.name == watcher.name]:
             if gone.namespaces <= watcher.namespaces:
                 self._gone.discard(gone)
                 watcher.take_over(gone)
         self.watchers.add(watcher)
-        if watcher.acknowledges:
-            self._remember(watcher.key, watcher.position)
+        ticket = self._remember(watcher.key, watcher.position) if watcher.acknowledges else 0
         try:
-            yield
+            yield ticket
         finally:
             self.watchers.discard(watcher)
             if watcher.acknowledges:

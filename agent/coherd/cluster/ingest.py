@@ -6,7 +6,7 @@ in the feed. Callers wait for the disk; handlers and watchers do not.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,7 +71,7 @@ class Ingest:
         journal_bytes_max: float = inf,
     ) -> None:
         self.replica = replica
-        self.counts: dict[str, NamespaceCounts] = {}
+        self.counts: defaultdict[str, NamespaceCounts] = defaultdict(NamespaceCounts)
         self.malformed = 0
         """Payloads of peers that were dropped because they are not what they should be."""
         self.rows: Counter[tuple[str, Lane, Cause]] = Counter()
@@ -131,9 +131,10 @@ class Ingest:
         """Read a position that was written outside; None when its name never wrote this journal."""
         return self._lives.locate(position, self.replica.position)
 
-    def remember_watcher(self, key: str, position: int | None) -> None:
+    def remember_watcher(self, key: str, position: int | None) -> int:
         """Store how far an acknowledging watcher is, or with None that it does not count any more."""
-        self._append(Write(cursors={key: None if position is None else self.write_out(position)}))
+        cursor = None if position is None else self.write_out(position)
+        return self._append(Write(cursors={key: cursor}))
 
     def watchers(self) -> dict[str, int]:
         """Give the acknowledging watchers of earlier lives, with the positions they had reached."""
@@ -171,7 +172,7 @@ class Ingest:
         payload = encode_batch(arrival.batch)
         ticket = self._enter([(arrival, payload)])
         self._note_new(arrival.batch.stream, Cause.LOCAL, len(arrival.batch))
-        self._count(namespace).accepted += len(arrival.batch)
+        self.counts[namespace].accepted += len(arrival.batch)
         return Accepted(arrival, payload, ticket)
 
     def has(self, stream: Stream, first: int, last: int) -> bool:
@@ -223,7 +224,7 @@ class Ingest:
         ]
         if arrivals:
             rows = sum([len(arrival.batch.selectors) for arrival, _ in arrivals])
-            self._count(stream.namespace).note(cause, rows)
+            self.counts[stream.namespace].note(cause, rows)
             self._note_new(stream, cause, rows)
         return arrivals
 
@@ -252,7 +253,7 @@ class Ingest:
         for stream, numbers, floor in adoptions:
             floors = {} if floor is None else self.replica.vector.floors([stream])
             self._append(Write(adopted={stream: numbers.ranges()}, stream_floors=floors))
-            counts = self._count(stream.namespace)
+            counts = self.counts[stream.namespace]
             if floor is None:
                 counts.covered += len(numbers)
             else:
@@ -287,7 +288,7 @@ class Ingest:
             missing = sum(map(len, adopted.values()))
             arrivals.append((self.replica.reset(namespace, adopted, cause, now), b""))
             self.changes.note(adopted)
-            counts = self._count(namespace)
+            counts = self.counts[namespace]
             counts.resets[cause.value] += 1
             counts.flushed += missing
             counts.last_reset = LastReset(cause, now, missing)
@@ -308,7 +309,7 @@ class Ingest:
     def forget(self) -> None:
         """Forget what is too much or too old."""
         for each in self.replica.forget_due(self._clock.now(), self._journal_bytes_max):
-            self._count(each.namespace).forgotten += each.rows
+            self.counts[each.namespace].forgotten += each.rows
             name, position = each.namespace, each.position
             self._unwritten.append((each.streams, [name], {name: position}))
         self._write_floors()
@@ -392,9 +393,3 @@ class Ingest:
             return self._journal.append_nowait(write)
         except (Overloaded, NotDurable):
             return 0
-
-    def _count(self, namespace: str) -> NamespaceCounts:
-        counts = self.counts.get(namespace)
-        if counts is None:
-            counts = self.counts[namespace] = NamespaceCounts()
-        return counts

@@ -6,15 +6,17 @@ both. Rows are stored in *blocks*, one a batch; a *write* is what commits togeth
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from coherd.replication.eras import Era as Era
 from coherd.replication.retention import Floor as Floor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from coherd.model import Cause, Origin, Position, Range, Stream
 
@@ -47,26 +49,28 @@ class Block(NamedTuple):
     """The rows as the wire encodes them; empty for a reset."""
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+class Write(NamedTuple):
     """What commits in one transaction, or not at all."""
 
     blocks: Sequence[Block] = ()
-    adopted: Mapping[Stream, Sequence[Range]] = field(default_factory=dict)
+    adopted: Mapping[Stream, Sequence[Range]] = NOTHING
     """Numbers taken into the vector without a row: covered, blank, or adopted by a reset."""
-    stream_floors: Mapping[Stream, Floor] = field(default_factory=dict)
+    stream_floors: Mapping[Stream, Floor] = NOTHING
     """New floors of streams, by number."""
-    namespace_floors: Mapping[str, Floor] = field(default_factory=dict)
+    namespace_floors: Mapping[str, Floor] = NOTHING
     """New floors of namespaces, by position."""
-    cursors: Mapping[str, Position | None] = field(default_factory=dict)
+    cursors: Mapping[str, Position | None] = NOTHING
     """Cursors of readers whose cache can hold none, by reader; None removes one."""
-    members: Mapping[str, bytes | None] = field(default_factory=dict)
+    members: Mapping[str, bytes | None] = NOTHING
     """Entries of the roster, by name, as the cluster encodes them; None removes one."""
-    forgotten: Mapping[str, int] = field(default_factory=dict)
+    forgotten: Mapping[str, int] = NOTHING
     """Per namespace a position: its blocks that end at or before it may go, now or a little later."""
-    max_ttls: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    max_ttls: Mapping[str, Sequence[tuple[float, float]]] = NOTHING
     """Per namespace its history of `max_ttl`: (running time since when, seconds), oldest first."""
-    eras: Mapping[str, Era] = field(default_factory=dict)
+    eras: Mapping[str, Era] = NOTHING
     """Eras of namespaces; each takes the place of the one before."""
     dropped: Collection[Stream] = ()
     """Streams of which nothing is to be known any more. Their blocks, if there are any, stay."""

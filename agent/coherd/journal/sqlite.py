@@ -45,8 +45,8 @@ LINGER = 0.001
 """Seconds for which writes are gathered before the writer's thread is woken. What the agent does with the
 same rows meanwhile, sending them above all, would otherwise share the interpreter with the writer."""
 LINGER_UNAWAITED = 0.1
-"""The same while nobody waits for the commit: rows of peers, which others have, too. A commit costs about
-half as much as all else that an agent does with a lone row."""
+"""The same of rows for whose commit nobody waits: those of peers, which others have, too. A commit costs
+about half as much as all else that an agent does with a lone row."""
 LINGER_BYTES_MAX = 64 * 1024
 LINGER_WRITES_MAX = 16
 """Bytes or writes from which the writer is woken at once."""
@@ -148,7 +148,7 @@ class SqliteJournal(BaseJournal):
 
     def _enqueue(self, entry: Entry) -> None:
         if not self._lingering:
-            self._linger_ends.ring_within(LINGER_UNAWAITED)
+            self._linger_ends.ring_within(LINGER_UNAWAITED if entry[0].blocks else LINGER)
         self._lingering.append(entry)
         self._lingering_bytes += entry[1]
         if self._lingering_bytes > LINGER_BYTES_MAX or len(self._lingering) >= LINGER_WRITES_MAX:

@@ -119,8 +119,7 @@ class FetchPart:
     """Whether more answers follow; what several say of one stream is to be joined."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """One payload on its way over one link."""
 
     sequence: int

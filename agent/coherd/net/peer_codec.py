@@ -321,9 +321,11 @@ def decode_parcels(message: peer_pb.LinkRequest) -> list[Parcel]:
 def _decode_arcs(messages: Sequence[peer_pb.Arc]) -> tuple[Arc, ...]:
     if len(messages) > ARCS_MAX:
         raise MalformedMessage(f"a parcel with {len(messages)} arcs: at most {ARCS_MAX} are due")
-    if any(message.ring >= RINGS for message in messages):
-        raise MalformedMessage("an arc of an unknown ring")
-    return tuple(Arc(message.ring, message.end) for message in messages)
+    arcs = tuple([Arc(message.ring, message.end) for message in messages])
+    for arc in arcs:
+        if arc.ring >= RINGS:
+            raise MalformedMessage("an arc of an unknown ring")
+    return arcs
 
 
 def encode_link_reply(reply: LinkReply) -> peer_pb.LinkResponse:

@@ -21,8 +21,7 @@ LinkKey: TypeAlias = tuple[str, bool]
 """The member at the other end of a link, and whether it is the one of urgent payloads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """Rows that travel together; encoded once, and never looked into on the way."""
 
     id: int
@@ -71,8 +70,7 @@ class Parcel(NamedTuple):
     arcs: tuple[Arc, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Parcels:
+class Parcels(NamedTuple):
     """What goes along a link in one message."""
 
     urgent: bool
@@ -90,8 +88,7 @@ class Applied(NamedTuple):
     names: Collection[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What comes back on a link."""
 
     urgent: bool
@@ -113,8 +110,7 @@ class Outgoing(NamedTuple):
 # ---------------------------------------------------------------------- what happened
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(NamedTuple):
     """A payload came that is not remembered. Whether its rows are new the vector knows."""
 
     payload: Payload

@@ -90,7 +90,7 @@ def delivery_in(nursery: trio.Nursery, feed: ToyFeed | None = None) -> Delivery:
         random.Random(1),
         nursery,
         lambda _namespace: BOUND,
-        lambda _watcher, _position: None,
+        lambda _watcher, _position: 0,
     )
 
 
