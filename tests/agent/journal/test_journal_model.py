@@ -144,8 +144,7 @@ class Model:
             if floor.n >= self.damages.get(name, inf):
                 del self.damages[name]
         self.clean = self.clean or write.healed
-        fields = {name: getattr(write, name) for name in Write.__slots__}
-        return Write(**{**fields, "blocks": placed})
+        return write._replace(blocks=placed)
 
     def add(self, stream: Stream, taken: tuple[Range, ...]) -> None:
         for low, high in taken:
