@@ -1,4 +1,4 @@
-"""A watcher that acknowledges hears nothing before the journal knows of it: the next life must wait for it."""
+"""A watcher that acknowledges hears nothing before the journal knows of it: the next life waits for it."""
 
 from __future__ import annotations
 
