@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from coherd.replication.eras import Era as Era
@@ -49,7 +48,8 @@ class Block(NamedTuple):
     """The rows as the wire encodes them; empty for a reset."""
 
 
-NOTHING: Mapping[Any, Any] = MappingProxyType({})
+NOTHING: Mapping[Any, Any] = {}
+"""Never changed, as its type says: a write has many parts, and most writes one."""
 
 
 class Write(NamedTuple):
