@@ -147,8 +147,11 @@ class SqliteJournal(BaseJournal):
         trio.lowlevel.spawn_system_task(self._linger)
 
     def _enqueue(self, entry: Entry) -> None:
-        if not self._lingering:
-            self._linger_ends.ring_within(LINGER_UNAWAITED if entry[0].blocks else LINGER)
+        write = entry[0]
+        if not write.blocks or write.adopted:  # a reset that is lost is made again
+            self._linger_ends.ring_within(LINGER)
+        elif not self._lingering:
+            self._linger_ends.ring_within(LINGER_UNAWAITED)
         self._lingering.append(entry)
         self._lingering_bytes += entry[1]
         if self._lingering_bytes > LINGER_BYTES_MAX or len(self._lingering) >= LINGER_WRITES_MAX:
