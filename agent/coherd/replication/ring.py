@@ -168,8 +168,6 @@ class Ring:
         if begin >= end or not len(order):
             return []
         fingers = self.fingers(me)
-        if len(self._all) <= DIRECT_MAX and fingers and end <= fingers[0]:  # nobody is in between
-            return []
         cuts = fingers[bisect_right(fingers, begin) : bisect_left(fingers, end)]
         found = []
         for low, high in zip((begin, *cuts), (*cuts, end), strict=True):

@@ -149,8 +149,6 @@ class Spread:
 
     def messages(self) -> list[Outgoing]:
         """Take what is to be sent, in that order."""
-        if not self._dirty:
-            return self._replies.messages()
         result = []
         for link in sorted(self._dirty, key=lambda link: not link.urgent):
             while (message := link.take()) is not None:
@@ -269,8 +267,6 @@ class Spread:
             forwarded.at = now
         self._forwarded[payload.id] = forwarded
         self._forget(now)
-        if not delegates:
-            return
         delegates.sort(key=lambda delegate: -delegate[0])
         parcels: dict[str, tuple[Arc, ...]] = {}
         for _, name, arc in delegates:
