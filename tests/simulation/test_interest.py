@@ -14,8 +14,9 @@ from trio.testing import MockClock
 from coherd.api.cache_service import CacheService
 from coherd.cluster.offering import Offering
 from coherd.errors import RpcFailed
-from coherd.model import Cause
+from coherd.model import Cause, Lane, Origin, Stream
 from coherd.replication.freshness import Freshness
+from coherd.replication.intervals import Intervals
 from coherd.v1 import cache_service_pb2 as cache
 
 FARM = "farm"
@@ -71,6 +72,27 @@ async def test_rows_that_arrive_by_mistake_are_not_kept(autojump_clock: MockCloc
 
 def spoken(host: Host) -> list[tuple[Any, Any]]:
     return [(s, state.have) for s, state in host.agent.replica.vector.streams(NAMESPACE).items()]
+
+
+async def test_what_who_told_of_it_cannot_bring_is_asked_of_other_holders_and_of_nobody_else(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hosts(5, interests=[*INTERESTS, [NAMESPACE]]) as all_:
+        await wait(15)
+        asked: set[str] = set()
+        for host in all_[1:]:
+            fetch = host.agent.endpoint.fetch
+
+            def noted(wanted: Any, name: str = host.name, fetch: Any = fetch) -> Any:
+                asked.add(name)
+                return fetch(wanted)
+
+            monkeypatch.setattr(host.agent.endpoint, "fetch", noted)
+        gone = Stream(NAMESPACE, Origin("gone", 1), Lane.NORMAL)
+        all_[0].agent.repair.claim(all_[1].name, [(gone, Intervals([(1, 1)]))])
+        all_[0].agent.repairing.look()
+        await until(lambda: bool(all_[0].resets))
+        assert asked == {all_[1].name, all_[4].name}
 
 
 async def test_a_publisher_waits_for_one_holder_unless_it_says_otherwise(

@@ -102,6 +102,7 @@ class Agent:
         self.feed.on_damage = self.ingest.damaged
         self.roster = Roster(me, journal.contents.members, clock.now, self._store_member)
         self.ingest.is_held = self._holds
+        self.repair.holds = self.roster.holds
         self._healing = Healing(
             self.ingest,
             self.freshness,

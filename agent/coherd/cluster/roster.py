@@ -209,6 +209,11 @@ class Roster:
         """Give the other members that hold a namespace, whatever their state."""
         return (m for m in self.members.values() if m.info.holds(namespace))
 
+    def holds(self, name: str, namespace: str) -> bool:
+        """Tell whether a member is known that holds a namespace."""
+        member = self.members.get(name)
+        return member is not None and member.info.holds(namespace)
+
     # ------------------------------------------------------------------ storing
 
     def save(self) -> None:

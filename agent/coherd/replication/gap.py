@@ -13,14 +13,18 @@ from coherd.replication.intervals import Intervals
 from coherd.replication.waiting import Waiting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from coherd.replication.vector import StreamState
+
+NONE = Intervals()
 
 
 class Gap:
     """What is open of one stream."""
 
-    __slots__ = ("_asked", "_claimed", "_holes", "_seen", "_state", "_version", "ages", "claims",
-                 "denied", "unclaimed", "unknown", "waiting")  # fmt: skip
+    __slots__ = ("_asked", "_claimed", "_holes", "_refused", "_seen", "_state", "_version", "ages",
+                 "claims", "denied", "unclaimed", "unknown", "waiting")  # fmt: skip
 
     def __init__(self, state: StreamState) -> None:
         self._state = state
@@ -36,6 +40,8 @@ class Gap:
         self._version = 0
         self._holes: tuple[tuple[int, int], Intervals] | None = None
         self._claimed: tuple[int, frozenset[str], Intervals] | None = None
+        self._refused: tuple[Intervals, Intervals, tuple[Intervals, Intervals]] | None = None
+        """What `in_vain` found last, with the holes and claims of then."""
         self._seen: Intervals | None = None
         """The holes that `ages` was told of last."""
         self._asked: tuple[Intervals, Intervals] | None = None
@@ -130,8 +136,8 @@ class Gap:
             self.ages.update(holes, now)
             self._seen = holes
 
-    def give_up(self, origin: str, members: frozenset[str], now: float) -> None:
-        """Note which holes nobody of `members`, the stream's origin apart, claims `now`.
+    def give_up(self, origin: str, members: frozenset[str], refusals: int, now: float) -> None:
+        """Note which holes nobody of `members`, the stream's origin apart, claims `now` and may bring.
 
         Seconds of a clock that may stand still.
         """
@@ -142,25 +148,51 @@ class Gap:
         unclaimed = holes - claimed
         if unclaimed and origin in members:
             unclaimed = unclaimed & self.refused(origin)
-        self.unclaimed.update(unclaimed, now)
+        _, in_vain = self.in_vain(origin, members, refusals)
+        self.unclaimed.update(unclaimed | in_vain if in_vain else unclaimed, now)
 
-    def below_floor(self, origin: str, members: frozenset[str], refusals: int) -> Intervals:
-        """Give the holes that the origin and up to `refusals` holders were asked for in vain.
+    def below_floor(
+        self, origin: str, members: frozenset[str], holders: Iterable[str], refusals: int
+    ) -> Intervals:
+        """Give the holes that the origin and so many, or all, of `holders` were asked for in vain."""
+        often, left = self.in_vain(origin, members, refusals)
+        for member in holders:
+            if not left:
+                break
+            left = left & self.refused(member)
+        return often | left if left else often
 
-        What nobody reachable claims is not among them: somebody may still tell of it.
+    def in_vain(
+        self, origin: str, members: frozenset[str], refusals: int
+    ) -> tuple[Intervals, Intervals]:
+        """Give the holes that so many have refused, and those that fewer have, but all who claim them.
+
+        The origin is asked beside these; where it is one of `members` it has refused them, too. What nobody
+        of `members` claims is not among them: somebody may still tell of it. Not to be changed.
         """
         if not self.unknown and not self.denied:
-            return Intervals()
-        times = [Intervals() for _ in range(refusals)]
-        """What so many have refused, or more."""
-        for member in self.unknown.keys() | self.denied.keys():
+            return NONE, NONE
+        holes, claimed = self.holes(), self.claimed(members)
+        found = self._refused
+        if found is None or found[0] is not holes or found[1] is not claimed:
+            times = self._refusals(origin, refusals)
+            refused = self.refused(origin) if origin in members else times[0]
+            refused = holes & refused & claimed
+            often = refused & times[-1]
+            fewer = refused - often
+            hopeful = Intervals()
+            for member, numbers in self.claims.items():
+                if fewer and member in members:
+                    hopeful.update((fewer & numbers) - self.refused(member))
+            found = self._refused = holes, claimed, (often, fewer - hopeful)
+        return found[2]
+
+    def _refusals(self, origin: str, count: int) -> list[Intervals]:
+        """Give what one or more others than the origin have refused, what two or more, and so on."""
+        times = [Intervals() for _ in range(count)]
+        for member in (self.unknown.keys() | self.denied.keys()) - {origin}:
             numbers = self.refused(member)
-            for at in range(refusals - 1, 0, -1):
+            for at in range(count - 1, 0, -1):
                 times[at].update(times[at - 1] & numbers)
             times[0].update(numbers)
-        hopeful = Intervals()
-        for member, numbers in self.claims.items():
-            if member in members:
-                hopeful.update(numbers - self.refused(member))
-        lost = (self.holes() & times[0] & self.claimed(members)) - (hopeful - times[-1])
-        return lost & self.refused(origin) if origin in members else lost
+        return times

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from coherd.model import Cause, Stream
 from coherd.replication.answers import NOTHING, Answer, answer
-from coherd.replication.gap import Gap
+from coherd.replication.gap import NONE, Gap
 from coherd.replication.intervals import Intervals
 from coherd.replication.retention import Floor
 
@@ -40,7 +40,7 @@ REPLAY_MAX = 1_000_000
 ASK_ROWS_MAX = 10_000
 """Numbers asked of one member at once."""
 REFUSALS_MAX = 3
-"""Holders that are asked, beside the origin, before a hole counts as below the floor."""
+"""Holders that are asked, beside the origin, before a hole counts as below the floor; first who claims it."""
 RETRY_AFTER_MAX = 5.0
 """Longest time in seconds for which a member can say that it is busy."""
 TICK = 0.05
@@ -92,6 +92,8 @@ class Repair:
         self._looked_at = 0.0
         self._stood_still = 0.0
         """Seconds that do not count for holes that nobody claims."""
+        self.holds: Callable[[str, str], bool] = lambda _member, _namespace: True
+        """Tells whether a member holds a namespace."""
 
     # ------------------------------------------------------------------ what is missing
 
@@ -166,7 +168,11 @@ class Repair:
     # ------------------------------------------------------------------ whom to ask
 
     def plan(self, now: float, reachable: Collection[str]) -> list[Ask]:
-        """Divide the holes that are old enough among members that claim them and are not busy."""
+        """Divide the holes that are old enough among members that are not busy.
+
+        These claim them; or, where all of those have refused, hold the namespace.
+        """
+        everybody = frozenset(reachable)
         wanted: dict[str, dict[Stream, Intervals]] = {}
         room = {
             member: ASK_ROWS_MAX
@@ -178,14 +184,17 @@ class Repair:
                 del self._gaps[stream]
                 continue
             gap.grow_older(now)
-            members = self._candidates(stream, gap, room)
+            _, in_vain = gap.in_vain(stream.origin.name, everybody, REFUSALS_MAX)
+            if in_vain:
+                in_vain = in_vain & gap.ages.older_than(BELOW_FLOOR_AFTER, now)
+            members = self._candidates(stream, gap, room, anybody=bool(in_vain))
             if not members:
                 continue
             ripe = gap.ages.older_than(HOLE_AGE_MIN, now) - self._in_flight(stream)
             for member in members:
                 if not ripe:
                     break
-                part = self._askable(stream, gap, member, ripe).take(room[member])
+                part = self._askable(stream, gap, member, ripe, in_vain).take(room[member])
                 if part:
                     wanted.setdefault(member, {})[stream] = part
                     room[member] -= len(part)
@@ -197,16 +206,30 @@ class Repair:
             asks.append(ask)
         return asks
 
-    def _candidates(self, stream: Stream, gap: Gap, room: Mapping[str, int]) -> list[str]:
+    def _candidates(
+        self, stream: Stream, gap: Gap, room: Mapping[str, int], *, anybody: bool
+    ) -> list[str]:
         """Give the members worth asking, in random order so that a big gap is shared out."""
         members = [m for m in {*gap.claims, stream.origin.name} if room.get(m)]
+        if anybody:
+            holders = (m for m in room if room[m] and self.holds(m, stream.namespace))
+            members = list({*members, *holders})
         members.sort()
         self._random.shuffle(members)
         return members
 
-    def _askable(self, stream: Stream, gap: Gap, member: str, ripe: Intervals) -> Intervals:
-        """Give what to ask of `member`: what it claims, and of an origin everything of its own."""
-        mine = ripe if member == stream.origin.name else ripe & gap.claims[member]
+    def _askable(
+        self, stream: Stream, gap: Gap, member: str, ripe: Intervals, in_vain: Intervals
+    ) -> Intervals:
+        """Give what to ask of `member`: what it claims, and what all who do were asked for in vain.
+
+        Of an origin everything of its own.
+        """
+        if member == stream.origin.name:
+            mine = ripe
+        else:
+            claimed = gap.claims.get(member, NONE)
+            mine = ripe & (claimed | in_vain if in_vain else claimed)
         return mine - gap.refused(member)
 
     def _in_flight(self, stream: Stream) -> Intervals:
@@ -280,10 +303,11 @@ class Repair:
             name, origin = stream.namespace, stream.origin.name
             missing[name] = missing.get(name, 0) + len(gap.holes())
             gap.grow_older(now)
-            lost = gap.below_floor(origin, members, REFUSALS_MAX)
+            holders = (m for m in members if m != origin and self.holds(m, name))
+            lost = gap.below_floor(origin, members, holders, REFUSALS_MAX)
             if lost and lost & gap.ages.older_than(BELOW_FLOOR_AFTER, now):
                 causes[name] = Cause.BELOW_FLOOR
-            gap.give_up(origin, members, listened)
+            gap.give_up(origin, members, REFUSALS_MAX, listened)
             if gap.unclaimed.older_than(UNCLAIMED_AFTER, listened):
                 causes.setdefault(name, Cause.UNCLAIMED)
         for name, count in missing.items():

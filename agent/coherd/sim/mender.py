@@ -105,6 +105,7 @@ class Mender:
         self._holders = holders
         self._random = random
         self._repair = Repair(self.vector, random, lambda _namespace, _now: inf)
+        self._repair.holds = lambda name, _namespace: name in self._heard
         self._told: dict[Stream, int] = {}
         self._heard: dict[str, None] = {}
         self._gone: set[str] = set()

@@ -127,6 +127,9 @@ class TestLearn:
         members.learn(OTHER)
         assert [m.info.name for m in members.holders("shop")] == ["other"]
         assert not list(members.holders("billing"))
+        assert members.holds("other", "shop")
+        assert not members.holds("other", "billing")
+        assert not members.holds("stranger", "shop")
         members.take(ALIVE._replace(status=Status.DEAD))
         assert list(members.holders("shop")), "its cache may go on serving"
 

@@ -100,6 +100,8 @@ class World:
             for i, member in enumerate(self.members):
                 member.holds = DIVIDED[0] if i < 2 else self.random.choice(DIVIDED[1:])
         self.by_name = {member.name: member for member in self.members}
+        for member in self.members:
+            member.repair.holds = lambda name, namespace: namespace in self.by_name[name].holds
         self.truth: dict[tuple[Stream, int], tuple[bytes, Effect, float]] = {}
         self.network: list[tuple[Any, ...]] = []
         self.covered = self.blanked = self.paged = 0

@@ -57,6 +57,7 @@ class Mending:
         self._random = random
         self._vector = member.replica.vector
         self.repair = Repair(self._vector, random, member.horizon, member.reset_jitter)
+        self.repair.holds = member.holds_too
         self.freshness = Freshness()
         self.freshness.holders(
             domains(
