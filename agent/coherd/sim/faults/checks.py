@@ -155,7 +155,10 @@ class Checks:
         return held and refusals < REFUSALS_MAX
 
     def _seen_from(self, member: Member, stream: Stream, number: int) -> tuple[bool, int]:
-        """Tell whether anybody in reach has held a row for long enough, and how many have it without one."""
+        """Tell whether anybody in reach has held a row for long enough, and how many have it without one.
+
+        The origin does not count among these: it is asked beside them.
+        """
         now, refusals, held = self._world.now, 0, False
         for name, since in member.linked_at.items():
             other = self._world.by_name[name]
@@ -163,7 +166,7 @@ class Checks:
             if state is None or number not in state.have:
                 continue
             if number not in state.held:
-                refusals += 1
+                refusals += name != stream.origin.name
                 continue
             awake = max(since, other.awake_since, member.awake_since)
             held |= now - max(awake, other.held_since(stream, number)) >= FOUND_WITHIN
