@@ -18,6 +18,7 @@ import trio
 from coherd import __version__
 from coherd.api.admin_service import AdminService
 from coherd.api.cache_service import CacheService
+from coherd.api.doors import Security, is_asked, open_door
 from coherd.api.health_service import DESCRIPTOR as HEALTH
 from coherd.api.health_service import HealthService
 from coherd.api.peer_service import PeerService
@@ -39,6 +40,7 @@ from coherd.net.peer_client import GrpcPeer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from coherd.api.doors import Serve
     from coherd.api.http_server import HttpServer
     from coherd.config import AgentConfig
     from coherd.handlers import Handler
@@ -67,6 +69,7 @@ async def run(
     Raises StartRefused.
     """
     _check_open_files()
+    security = None if config.tls is None else Security(config, config.tls)
     with _stop_signals() as stop, locked(config.data_dir, config.name):
         journal = open_journal(
             config.data_dir / JOURNAL_NAME,
@@ -78,14 +81,16 @@ async def run(
         )
         try:
             async with open_bridge() as bridge, trio.open_nursery() as nursery:
-                agent = _build(config, journal, bridge, nursery)
+                agent = _build(config, journal, bridge, nursery, security)
                 agent.serve([*_handlers(config), *handlers])
                 peers = PeerService(agent.endpoint)
                 servers: list[Server | HttpServer] = [
                     *await _serve_http(agent, nursery),
-                    await _serve_peers(agent, peers, bridge),
-                    await _serve_local(agent, bridge),
+                    await _serve_peers(agent, peers, bridge, security),
+                    *await _serve_local(agent, bridge, security),
                 ]
+                if security is not None:
+                    nursery.start_soon(security.run)
                 agent.start()
                 _log_start(agent)
                 agent.operators.on_left = lambda: signal.raise_signal(signal.SIGTERM)
@@ -159,7 +164,13 @@ def _log_start(agent: Agent) -> None:
     )
 
 
-def _build(config: AgentConfig, journal: Journal, bridge: Bridge, nursery: trio.Nursery) -> Agent:
+def _build(
+    config: AgentConfig,
+    journal: Journal,
+    bridge: Bridge,
+    nursery: trio.Nursery,
+    security: Security | None,
+) -> Agent:
     clock = BootClock(journal.running_time())
     lives = [life.epoch for life, _ in journal.contents.lives]
     try:
@@ -175,18 +186,26 @@ def _build(config: AgentConfig, journal: Journal, bridge: Bridge, nursery: trio.
         version=__version__,
     )
 
-    def dial(address: str) -> GrpcPeer:
-        return GrpcPeer(bridge, address, config.cluster, agent.count_refused)
+    credentials = None if security is None else security.credentials
+
+    def dial(address: str, name: str | None) -> GrpcPeer:
+        return GrpcPeer(
+            bridge, address, config.cluster, agent.count_refused, credentials=credentials, name=name
+        )
 
     agent = Agent(config, me, journal, clock, SystemRandom(), dial, nursery)
     return agent
 
 
-async def _serve_peers(agent: Agent, peers: PeerService, bridge: Bridge) -> Server:
+async def _serve_peers(
+    agent: Agent, peers: PeerService, bridge: Bridge, security: Security | None
+) -> Server:
     config = agent.config
-    services = [(PEER, peers)]
+    serve = open_door if security is None else security.door
     try:
-        server = await bridge.serve(services, [str(config.listen)], refused=agent.count_refused)
+        server = await serve(
+            bridge, [(PEER, peers)], [str(config.listen)], refused=agent.count_refused
+        )
     except OSError as error:
         raise StartRefused(f"{error.strerror} Set `listen` to an address that is free") from None
     if not config.listen.port and config.advertise is None:
@@ -195,25 +214,35 @@ async def _serve_peers(agent: Agent, peers: PeerService, bridge: Bridge) -> Serv
     return server
 
 
-async def _serve_local(agent: Agent, bridge: Bridge) -> Server:
+async def _serve_local(agent: Agent, bridge: Bridge, security: Security | None) -> list[Server]:
     names = [CACHE.full_name, ADMIN.full_name]
     services = [
         (CACHE, CacheService(agent)),
         (ADMIN, AdminService(agent)),
         (HEALTH, HealthService(names, lambda: not agent.reasons())),
     ]
-    addresses = [str(address) for address in agent.config.local]
-    for address in addresses:
+    doors: list[tuple[Serve, list[str]]] = [
+        (open_door, [str(address) for address in agent.config.local if not is_asked(address)])
+    ]
+    if security is not None:
+        asked = [str(address) for address in agent.config.local if is_asked(address)]
+        doors.append((security.door, asked))
+    for address in doors[0][1]:
         if address.startswith("unix:"):
             make_room(Path(address.removeprefix("unix:")))
     try:
         with private_mode():
-            return await bridge.serve(
-                services,
-                addresses,
-                message_bytes_max=REQUEST_BYTES_MAX,
-                refused=agent.count_refused,
-            )
+            return [
+                await serve(
+                    bridge,
+                    services,
+                    addresses,
+                    message_bytes_max=REQUEST_BYTES_MAX,
+                    refused=agent.count_refused,
+                )
+                for serve, addresses in doors
+                if addresses
+            ]
     except OSError as error:
         raise StartRefused(f"{error.strerror} Set `local` to an address that is free") from None
 

@@ -8,6 +8,7 @@ CoherdError
 ├── NotDurable             the agent's: the disk failed; the rows may have been applied
 ├── MalformedMessage       a peer's: bytes that are not what they should be; counted, dropped
 ├── JournalDamaged         the disk's: stored bytes are not what was written
+├── CertificateRefused     a certificate's holder: it is not what a certificate here must be
 ├── HandlerFailed          a cache's: it did not apply what it was told to
 └── RpcFailed              a call's: the status the other side or the network gave
 """
@@ -68,6 +69,10 @@ class JournalDamaged(CoherdError):
         super().__init__(message)
         self.namespace = namespace
         self.positions = positions
+
+
+class CertificateRefused(CoherdError):
+    """A certificate is out of date, or does not say who holds it as it must."""
 
 
 class HandlerFailed(CoherdError):

@@ -95,7 +95,7 @@ class Host:
         clock = VirtualClock(self.time, journal.running_time(), self.clock_behind)
         bridge = self.network.bridge(self.address)
 
-        def dial(address: str) -> GrpcPeer:
+        def dial(address: str, _name: str | None) -> GrpcPeer:
             return GrpcPeer(bridge, address, "test", self.agent.count_refused)  # type: ignore[arg-type]
 
         lives = [life.epoch for life, _ in journal.contents.lives]

@@ -88,10 +88,12 @@ def versions_of(request: pb.InvalidateRequest, rows: int) -> Sequence[int] | Non
 
 
 def client_of(call: Call) -> str:
-    """Say whose budget a call is charged to: the name that it gives itself, else the host it comes from.
+    """Say whose budget a call is charged to: who the certificate says it is.
 
-    Names are believed: whoever reaches a local address may invalidate, and none is known for certain yet.
+    Where nobody is asked, the name that it gives itself is believed, else it is the host it comes from.
     """
+    if call.holder is not None:
+        return call.holder.identity.label
     for key, value in call.metadata:
         if key == CLIENT_KEY:
             if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):

@@ -44,14 +44,14 @@ from coherd.replication.repair import Repair
 from coherd.replication.replica import Replica
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from random import Random
 
     from coherd.clock import Clock
     from coherd.config import AgentConfig
     from coherd.handlers import Handler
     from coherd.journal import Journal
-    from coherd.net.peer import MemberInfo, Peer
+    from coherd.net.peer import Dial, MemberInfo
 
 log = structlog.get_logger("coherd.agent")
 
@@ -73,7 +73,7 @@ class Agent:
         journal: Journal,
         clock: Clock,
         random: Random,
-        dial: Callable[[str], Peer],
+        dial: Dial,
         nursery: trio.Nursery,
     ) -> None:
         self.config = config
@@ -135,7 +135,7 @@ class Agent:
         self.ingest.begin_life(me.epoch)
         self._admit_damages()
 
-    def _meet_others(self, dial: Callable[[str], Peer], random: Random) -> None:
+    def _meet_others(self, dial: Dial, random: Random) -> None:
         """Make what finds the other agents and stays linked with them."""
         roster, clock, nursery = self.roster, self.clock, self._nursery
         self.spreading = Spreading(self.config.cluster, roster.me, clock)

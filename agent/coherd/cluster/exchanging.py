@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from coherd.cluster.linking import Linking
     from coherd.cluster.roster import Roster
     from coherd.model import Origin
-    from coherd.net.peer import ExchangeReply, Peer
+    from coherd.net.peer import Dial, ExchangeReply
     from coherd_membership import Datagram
 
 log = structlog.get_logger("coherd.membership")
@@ -60,11 +60,11 @@ class Exchanging:
         self,
         roster: Roster,
         linking: Linking,
-        dial: Callable[[str], Peer],
+        dial: Dial,
         clock: Clock,
         nursery: trio.Nursery,
     ) -> None:
-        """`dial(address)` gives the door to the agent at an address."""
+        """`dial(address, name)` gives the door to an agent at its address."""
         self._roster = roster
         self._linking = linking
         self._dial = dial
@@ -114,7 +114,7 @@ class Exchanging:
         """Exchange datagrams with whoever answers at an address. Raises RpcFailed."""
         me = self._roster.me
         linked = self._linking.at(address)
-        peer = linked or self._dial(address)
+        peer = linked or self._dial(address, None)
         sent = self._clock.wall_us()
         try:
             reply = await peer.exchange(me, payloads, timeout)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from coherd.clock import Clock
     from coherd.cluster.roster import Roster
     from coherd.cluster.spreading import Spreading
-    from coherd.net.peer import Peer
+    from coherd.net.peer import Dial, Peer
 
 log = structlog.get_logger("coherd.links")
 
@@ -49,12 +49,12 @@ class Linking:
         self,
         roster: Roster,
         spreading: Spreading,
-        dial: Callable[[str], Peer],
+        dial: Dial,
         clock: Clock,
         random: Random,
         nursery: trio.Nursery,
     ) -> None:
-        """`dial(address)` gives the door to the agent at an address."""
+        """`dial(address, name)` gives the door to an agent at its address."""
         self._roster = roster
         self._spreading = spreading
         self._dial = dial
@@ -204,7 +204,7 @@ class Linking:
         """Dial one member once and stay linked with it; gives the next pause in seconds."""
         member = self._roster.members[name]
         address = member.info.address
-        peer = self._dial(address)
+        peer = self._dial(address, name)
         try:
             opened = partial(self._has_opened, peer, name, address)
             await self._spreading.connect(name, peer, self._roster.me, opened)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from coherd.cluster.roster import Member, Roster
     from coherd.journal import Journal
     from coherd.model import Selector
-    from coherd.net.peer import Peer
+    from coherd.net.peer import Dial
     from coherd.replication.replica import Arrival
 
 HOSTS_MAX = 64
@@ -77,11 +77,11 @@ class Tracing:
         delivery: Delivery,
         roster: Roster,
         linking: Linking,
-        dial: Callable[[str], Peer],
+        dial: Dial,
         clock: Clock,
         started_at: float,
     ) -> None:
-        """`dial(address)` gives the door to the agent at an address; it started at `started_at`."""
+        """`dial(address, name)` gives the door to an agent at its address; it started at `started_at`."""
         self._ingest = ingest
         self._feed = feed
         self._journal = journal
@@ -252,7 +252,7 @@ class Tracing:
         linked = self._linking.peers.get(host.name)
         if member.state is State.DEAD and linked is None:
             raise RpcFailed("UNAVAILABLE", "not asked")
-        peer = linked or self._dial(member.info.address)
+        peer = linked or self._dial(member.info.address, member.info.name)
         try:
             left = deadline - trio.current_time()
             if left <= 0:

@@ -7,7 +7,7 @@ everything that is wrong and where. `EXAMPLE` is a file to start from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from coherd.config import address as config_address
 from coherd.config import values as config_values
 from coherd.config.address import Address, UnixSocket, without_secrets
+from coherd.config.conflicts import conflicts
 from coherd.config.example import EXAMPLE
 from coherd.config.lines import Key
+from coherd.config.security import GrantConfig, TlsConfig
 from coherd.config.source import (
     ConfigProblems,
     Place,
@@ -44,8 +46,10 @@ __all__ = [
     "Address",
     "AgentConfig",
     "ConfigProblems",
+    "GrantConfig",
     "NamespaceConfig",
     "RedisHandlerConfig",
+    "TlsConfig",
     "UnixSocket",
     "Written",
     "load",
@@ -55,14 +59,13 @@ __all__ = [
 SEEDS_MAX = 10_000
 LOCAL_MAX = 16
 HANDLERS_MAX = 64
+GRANTS_MAX = 1000
 NAMESPACES_MAX = 1000
 BATCH_WINDOW_MAX = 60.0
 
 RATE = config_values.unless_none(config_values.number(1.0, 1e9))
 """Reads rows a second."""
 INTEREST_MAX = 64
-INTEREST_CHARACTERS_MAX = 900
-"""Of all names together: what an agent says of itself is at most 4 KiB."""
 
 LISTEN_DEFAULT = Address("127.0.0.1", 4373)
 HTTP_DEFAULT = Address("127.0.0.1", 4375)
@@ -165,11 +168,14 @@ class AgentConfig:
     region: Annotated[str, Parsed(config_values.name)] = ""
     """Where it is; left out, the cluster's name."""
     listen: Annotated[Address, Parsed(config_address.address)] = LISTEN_DEFAULT
-    """Where it listens for other agents; port 0 is any free one. Not loopback: needs `insecure`."""
+    """Where it listens for other agents; port 0 is any free one. Not loopback: needs `tls` or `insecure`."""
     advertise: Annotated[Address | None, Parsed(config_address.dialled)] = None
     """Where other agents reach it. None: where it listens."""
     insecure: Annotated[bool, Parsed(config_values.boolean)] = False
-    """True allows addresses that are not loopback although nothing is encrypted yet."""
+    """True allows addresses that are not loopback although nothing there is encrypted, nor anybody known.
+
+    Without `tls` whoever reaches `listen` may invalidate everything.
+    """
     join: Annotated[
         tuple[Annotated[Address, Parsed(config_address.seed)], ...], Listed(0, SEEDS_MAX)
     ] = ()
@@ -224,6 +230,10 @@ class AgentConfig:
     """Namespaces with settings of their own, what they leave unset filled in; "default": the others."""
     handlers: Annotated[tuple[RedisHandlerConfig, ...], Listed(0, HANDLERS_MAX)] = ()
     """The caches that this agent keeps coherent."""
+    tls: TlsConfig | None = None
+    """By what this agent and others are known. None: nobody is."""
+    grants: Annotated[tuple[GrantConfig, ...], Listed(0, GRANTS_MAX)] = ()
+    """What clients may do that are known by a certificate; what no grant allows is refused."""
 
     def __post_init__(self) -> None:
         if not self.region:
@@ -242,7 +252,7 @@ class AgentConfig:
 SETTINGS: Mapping[str, object] = {
     f.name: "" if f.name == "name" else f.default
     for f in fields(AgentConfig)
-    if f.name not in {"namespaces", "handlers"}
+    if f.name not in {"namespaces", "handlers", "tls", "grants"}
 }
 """The settings that variables and flags may set, each with its default."""
 
@@ -270,7 +280,7 @@ def trace(
     if wrong:  # go on without what is wrong, to tell everything at once
         config, _ = _read({"name": "unnamed", **{k: v for k, v in data.items() if k not in wrong}})
     problems = written.problems + [_problem(written, error) for error in errors]
-    for names, text in _conflicts(config):
+    for names, text in conflicts(config):
         if wrong.isdisjoint(names):
             place = written.place((names[0],)) or Place("default")
             problems.append(Problem(place, f"{names[0]}: {text}"))
@@ -318,10 +328,11 @@ def _problem(written: Written, error: ErrorDetails) -> Problem:
             text = f'is missing; `coherd config example` shows how "{key[-1]}" is written'
         case "value_error":
             text = str(error["ctx"]["error"])
-            if key == ("handlers",):
-                text += "; each handler begins with [[handlers]]"
+            if key in {("handlers",), ("grants",)}:
+                text += f"; each begins with [[{key[0]}]]"
         case _:  # what is not a table where one belongs
-            text = f"expected {'a table' if len(key) > 1 else f'tables [{key[0]}.NAME]'}"
+            is_one = len(key) > 1 or key == ("tls",)
+            text = f"expected {'a table' if is_one else f'tables [{key[0]}.NAME]'}"
     return Problem(place, f"{brief(full_name(key))}: {text}")
 
 
@@ -331,49 +342,23 @@ def full_name(key: Key) -> str:
     return name.removeprefix(".")
 
 
+TABLES: Mapping[str, tuple[str, type[Any]]] = {
+    "": ("above the first [table]", AgentConfig),
+    "namespaces": ("under [namespaces.NAME]", NamespaceConfig),
+    "handlers": ("under [[handlers]]", RedisHandlerConfig),
+    "tls": ("under [tls]", TlsConfig),
+    "grants": ("under [[grants]]", GrantConfig),
+}
+"""By the first part of a key: where such settings are written, and what they are."""
+
+
 def _hint(key: Key) -> str:
     """Find what may have been meant by a name that nobody knows."""
-    tables: dict[str, type[AgentConfig | NamespaceConfig | RedisHandlerConfig]] = {
-        "above the first [table]": AgentConfig,
-        "under [namespaces.NAME]": NamespaceConfig,
-        "under [[handlers]]": RedisHandlerConfig,
-    }
-    own = tables["above the first [table]"]
-    if len(key) > 1:
-        own = NamespaceConfig if key[0] == "namespaces" else RedisHandlerConfig
-    for where, table in tables.items():
+    _, own = TABLES[str(key[0]) if len(key) > 1 else ""]
+    for where, table in TABLES.values():
         if table is not own and key[-1] in {f.name for f in fields(table)}:
             return f"; it belongs {where}"
     return nearest(str(key[-1]), [f.name for f in fields(own)])
-
-
-def _conflicts(config: AgentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Give what is wrong between settings: their names, the one to blame first, and a text."""
-    for name in ("listen", "advertise", "http"):
-        address = getattr(config, name)
-        if address is not None and not address.is_loopback and not config.insecure:
-            text = (
-                f"{address} is not a loopback address and nothing is encrypted yet; "
-                "set insecure = true to allow it, or use 127.0.0.1"
-            )
-            yield (name, "insecure"), text
-    if config.listen.is_wildcard and config.advertise is None:
-        text = f"{config.listen} means every address; set advertise to the one that peers dial"
-        yield ("listen", "advertise"), text
-    if sum(map(len, config.interest)) > INTEREST_CHARACTERS_MAX:
-        text = (
-            f"the names have more than {INTEREST_CHARACTERS_MAX} characters in all; "
-            'write ["*"] for all namespaces, or shorter names'
-        )
-        yield ("interest",), text
-    for handler in config.handlers:
-        for name in handler.namespaces:
-            if not config.holds(name):
-                text = (
-                    f"copies of {name!r} are in {handler.label}, which [[handlers]] names; "
-                    f'add "{name}" to interest, or take it out of the handler'
-                )
-                yield ("interest", "handlers"), text
 
 
 def _inherit(config: AgentConfig, written: Mapping[str, Mapping[str, Any]]) -> AgentConfig:

@@ -24,10 +24,11 @@ import trio
 
 from coherd.errors import RpcFailed
 from coherd.limits import MESSAGE_BYTES_MAX
+from coherd.net.bridge_call import Call, Gate, OpenGate, StreamCall
 from coherd.net.bridge_client import Channel, ClientStream
 from coherd.net.bridge_loops import Loops
 from coherd.net.bridge_method import Method, methods
-from coherd.net.bridge_server import Call, Server, StreamCall
+from coherd.net.bridge_server import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -40,6 +41,7 @@ __all__ = [
     "Call",
     "Channel",
     "ClientStream",
+    "Gate",
     "Method",
     "Server",
     "StreamCall",
@@ -77,13 +79,15 @@ class Bridge:
         *,
         extra: Sequence[grpc.GenericRpcHandler] = (),
         credentials: grpc.ServerCredentials | None = None,
+        gate: Gate | None = None,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
         options: Sequence[tuple[str, int | str]] = (),
         refused: Callable[[str], None] = lambda _method: None,
     ) -> Server:
         """Answer calls of some services on some addresses: ``127.0.0.1:0``, ``unix:/run/x.sock``.
 
-        `extra` are handlers that run in asyncio's thread. `refused` is called with the name of the RPC
+        `gate` says who may call what; without one everybody may everything. `extra` are handlers that run
+        in asyncio's thread, and that no gate looks at. `refused` is called with the name of the RPC
         whenever a call said something illegal. Raises OSError when an address is taken.
         """
         self._check_open()
@@ -96,6 +100,7 @@ class Bridge:
             (*fixed, *options),
             refused,
             self._servers,
+            gate or OpenGate(),
         )
         with trio.CancelScope(shield=True):  # half a server could not be stopped
             await server.start(addresses, credentials)

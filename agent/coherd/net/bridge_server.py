@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from math import ceil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -25,8 +25,20 @@ import trio
 
 from coherd.errors import InvalidRequest, MalformedMessage, NotDurable, Overloaded, RpcFailed
 from coherd.limits import CALL_STREAMS_MAX, CALLS_MAX, CONNECTIONS_MAX, METADATA_BYTES_MAX
-from coherd.net.bridge_method import CONNECTION_OPTIONS, methods, parse
-from coherd.net.bridge_stream import EOF, Failure, MessageStream
+from coherd.net.bridge_call import (
+    DEADLINE,
+    EXPIRED,
+    NO_REQUEST,
+    OK,
+    STOPPING,
+    Call,
+    Gate,
+    Status,
+    StreamCall,
+    UnaryCall,
+)
+from coherd.net.bridge_method import CONNECTION_OPTIONS, methods
+from coherd.net.bridge_stream import EOF, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -68,92 +80,6 @@ CUT = Failure("CANCELLED", "the client has cancelled the call or is gone")
 log = structlog.get_logger()
 
 
-class Status(NamedTuple):
-    """How a call ends."""
-
-    code: grpc.StatusCode
-    details: str = ""
-    metadata: tuple[tuple[str, str], ...] = ()
-
-
-OK = Status(grpc.StatusCode.OK)
-STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-DEADLINE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
-NO_REQUEST = Status(grpc.StatusCode.INVALID_ARGUMENT, "the call came without a request")
-
-
-class Call:
-    """One call, as its servicer sees it."""
-
-    def __init__(self, context: Any, method: Method) -> None:
-        self.method = method
-        self.deadline: float | None = context.time_remaining()
-        """Seconds that were left to answer when the call came; None when there is no limit."""
-        self.peer: str = context.peer()
-        """Where the client is: ``ipv4:127.0.0.1:54321``."""
-        self.metadata: tuple[tuple[str, str | bytes], ...] = context.invocation_metadata()
-        """What the client sent along, its user agent included."""
-        self.scope = trio.CancelScope()
-
-    def cancel(self) -> None:
-        """Cancel the servicer's task."""
-        self.scope.cancel()
-
-    async def answer(self, servicer: Callable[..., Awaitable[Any]]) -> bytes | None:
-        """Have the servicer answer; give the response, serialized, if there is one."""
-        raise NotImplementedError
-
-    def finish(self, response: bytes | None, status: Status) -> None:
-        """On asyncio's side: the servicer has ended."""
-        raise NotImplementedError
-
-
-class UnaryCall(Call):
-    """A call with one request and one response."""
-
-    def __init__(self, context: Any, method: Method, request: bytes) -> None:
-        super().__init__(context, method)
-        self._request = request
-        self.finished: asyncio.Future[tuple[bytes | None, Status]]
-        self.finished = asyncio.get_running_loop().create_future()
-
-    async def answer(self, servicer: Callable[..., Awaitable[Any]]) -> bytes | None:
-        """See `Call`."""
-        response = await servicer(parse(self.method.request_class, self._request), self)
-        return response.SerializeToString()  # type: ignore[no-any-return]
-
-    def finish(self, response: bytes | None, status: Status) -> None:
-        """See `Call`."""
-        if not self.finished.done():
-            self.finished.set_result((response, status))
-
-
-class StreamCall(Call, MessageStream):
-    """A call that streams requests, responses or both."""
-
-    def __init__(self, loops: Loops, context: Any, method: Method, request: bytes | None) -> None:
-        Call.__init__(self, context, method)
-        MessageStream.__init__(self, loops, method.request_class)
-        self._request = request
-        self.status = OK
-
-    async def answer(self, servicer: Callable[..., Awaitable[Any]]) -> bytes | None:
-        """See `Call`."""
-        if self._request is None:
-            response = await servicer(self)
-        else:
-            response = await servicer(parse(self.method.request_class, self._request), self)
-        if not self.method.server_streaming:
-            self.send_nowait(response)
-        return None
-
-    def finish(self, response: bytes | None, status: Status) -> None:
-        """See `Call`."""
-        self.status = status
-        self._outbox_ended = True
-        self._wake_writer()
-
-
 class Server:
     """Answers calls on some addresses, by servicers."""
 
@@ -166,7 +92,9 @@ class Server:
         options: Sequence[tuple[str, int | str]],
         refused: Callable[[str], None],
         open_servers: set[Server],
+        gate: Gate,
     ) -> None:
+        self.gate = gate
         self._loops = loops
         self._nursery = nursery
         self._handlers = [_Handlers(self, services), *extra]
@@ -194,6 +122,13 @@ class Server:
             await self._ended_calls.park()
         self._open_servers.discard(self)
 
+    def end_expired(self, now: float) -> None:
+        """End the calls of those whose certificate is not valid any more, in seconds since 1970."""
+        for call in self._calls:
+            if call.holder is not None and call.holder.not_after < now:
+                call.ending = EXPIRED
+                call.cancel()
+
     # Trio's side of a call.
 
     def _begin(self, call: Call, servicer: Callable[..., Awaitable[Any]]) -> None:
@@ -215,7 +150,7 @@ class Server:
                 except Exception as error:
                     status = _status(error, call.method)
             if call.scope.cancelled_caught:
-                status = DEADLINE
+                status = call.ending or DEADLINE
             if status.code is grpc.StatusCode.INVALID_ARGUMENT:
                 self._refused(call.method.name)
         finally:
@@ -262,7 +197,10 @@ class Server:
         self, method: Method, servicer: Callable[..., Awaitable[Any]], request: bytes, context: Any
     ) -> bytes | None:
         """On asyncio's side: answer one call."""
-        call = UnaryCall(context, method, request)
+        try:
+            call = UnaryCall(context, method, self.gate, request)
+        except RpcFailed as error:
+            await context.abort(*_status(error, method))
         self._loops.call_trio(self._begin, call, servicer)
         try:
             response, status = await call.finished
@@ -282,7 +220,10 @@ class Server:
             request = await context.read()
             if request is EOF:
                 await context.abort(*NO_REQUEST)
-        call = StreamCall(self._loops, context, method, request)
+        try:
+            call = StreamCall(self._loops, context, method, self.gate, request)
+        except RpcFailed as error:
+            await context.abort(*_status(error, method))
         self._loops.call_trio(self._begin, call, servicer)
         reader = None
         if method.client_streaming:

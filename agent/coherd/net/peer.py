@@ -7,14 +7,14 @@ see protobuf.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from coherd.model import EVERY_NAMESPACE
 from coherd.replication.answers import Answer
 from coherd.replication.intervals import Intervals
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from coherd.model import HandlerInfo, Origin, Range, Stream
@@ -193,3 +193,7 @@ class Peer(Protocol):
 
     async def aclose(self) -> None:
         """Close the connection."""
+
+
+Dial: TypeAlias = "Callable[[str, str | None], Peer]"
+"""Gives the door to the agent at an address, by its name; with None to whichever agent answers there."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from coherd.model import Origin, Stream
     from coherd.net.bridge import ClientStream
+    from coherd.net.credentials import Credentials
     from coherd.net.traces import TraceQuestion, TraceReply
     from coherd.replication.intervals import Intervals
 
@@ -52,6 +53,8 @@ METHODS = methods(pb.DESCRIPTOR.services_by_name["PeerService"])
 CALL_TIMEOUT = 2.0
 """Seconds for a call that its peer can answer at once."""
 FETCH_TIMEOUT = 30.0
+TARGET_NAME = "grpc.ssl_target_name_override"
+"""The option that says by which name TLS knows who should answer."""
 
 
 class GrpcPeer:
@@ -63,12 +66,22 @@ class GrpcPeer:
         address: str,
         cluster: str,
         refused: Callable[[str], None] = lambda _rpc: None,
+        credentials: Credentials | None = None,
+        name: str | None = None,
     ) -> None:
-        """`refused` is called with the name of the RPC whenever the answer was something illegal."""
+        """`refused` is called with the name of the RPC whenever the answer was something illegal.
+
+        With `credentials` nobody is spoken with but the agent `name`, or where that is None some agent of
+        the cluster.
+        """
         self._cluster = cluster
         self._refused = refused
-        self._channel = bridge.channel(address)
-        self._urgent = bridge.channel(address)
+        secure: dict[str, Any] = {}
+        if credentials is not None:
+            secure["credentials"] = credentials.client()
+            secure["options"] = [(TARGET_NAME, credentials.server_name(name))]
+        self._channel = bridge.channel(address, **secure)
+        self._urgent = bridge.channel(address, **secure)
 
     async def _call(self, name: str, request: Any, timeout: float = CALL_TIMEOUT) -> Any:
         return await self._channel.unary(METHODS[name], request, timeout=timeout)

@@ -65,7 +65,7 @@ class World:
     def at(self, address: str) -> Door | None:
         return self.linked.get(address)
 
-    def dial(self, _address: str) -> Door:
+    def dial(self, _address: str, _name: str | None) -> Door:
         self.dialled.append(Door(self.answer))
         return self.dialled[-1]  # type: ignore[return-value]
 

@@ -1,0 +1,192 @@
+"""Who may call what: one table of all RPCs, and the gates that keep it. What is not in it nobody may call.
+
+A certificate that is of another cluster, that has expired or that names its holder wrongly is refused before
+a request is read. Then the table says which roles may call at all, what verb that is, on which namespaces,
+and by which name the caller speaks in the message: that must be the certificate's.
+
+At doors where nobody is asked (the unix socket, loopback) everything is allowed to whoever can open them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+
+from coherd.api.services import ADMIN, CACHE, PEER
+from coherd.errors import CertificateRefused, RpcFailed
+from coherd.grants import Verb, decide
+from coherd.identity import Role
+from coherd.model import EVERY_NAMESPACE
+from coherd.net.certificates import holder_of
+from coherd.net.credentials import TLS_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from coherd.grants import Grant
+    from coherd.identity import Identity
+    from coherd.net.bridge import Call
+    from coherd.net.certificates import Holder
+
+log = structlog.get_logger("coherd.authorization")
+
+DENIALS_LOGGED_MAX = 1000
+"""Different denials that are logged, each once."""
+
+
+class Rule(NamedTuple):
+    """What must hold for a call of one RPC."""
+
+    roles: Collection[Role]
+    """Who may call at all."""
+    verb: Verb | None = None
+    """What the caller must be allowed; None: nothing beyond its role."""
+    namespaces: Callable[[Any], Collection[str]] = lambda _request: (EVERY_NAMESPACE,)
+    """With which namespaces, all of them."""
+    speaker: Callable[[Any], str] | None = None
+    """In whose name the message speaks."""
+
+
+AGENTS = (Role.AGENT,)
+PEOPLE = (Role.CLIENT, Role.OPERATOR)
+ANYBODY = tuple(Role)
+
+
+def _agents(speaker: Callable[[Any], str]) -> Rule:
+    return Rule(AGENTS, speaker=speaker)
+
+
+def _sender(request: Any) -> str:
+    return str(request.sender.name)
+
+
+RULES: dict[str, Rule] = {
+    f"/{service}/{name}": rule
+    for service, rules in {
+        PEER.full_name: {
+            "Exchange": _agents(_sender),
+            "Link": _agents(lambda request: str(request.open.me.name)),
+            "Have": _agents(_sender),
+            "Compare": _agents(_sender),
+            "Fetch": _agents(_sender),
+            "Applied": _agents(_sender),
+            "Trace": _agents(_sender),
+        },
+        CACHE.full_name: {
+            "Invalidate": Rule(PEOPLE, Verb.INVALIDATE, lambda r: (r.namespace,)),
+            "InvalidateProgress": Rule(
+                PEOPLE, Verb.INVALIDATE, lambda r: (r.invalidate.namespace,)
+            ),
+            "GetReceipt": Rule(PEOPLE, Verb.READ, lambda r: {dots.namespace for dots in r.dots}),
+            "Watch": Rule(PEOPLE, Verb.WATCH, lambda r: tuple(r.open.namespaces)),
+        },
+        ADMIN.full_name: {
+            "ListMembers": Rule(PEOPLE, Verb.READ),
+            "GetStatus": Rule(PEOPLE, Verb.READ),
+            "Diagnose": Rule(PEOPLE, Verb.READ),
+            "TraceKey": Rule(PEOPLE, Verb.READ, lambda r: (r.namespace,)),
+            "Join": Rule(PEOPLE, Verb.ADMIN),
+            "Forget": Rule(PEOPLE, Verb.ADMIN),
+            "Leave": Rule(PEOPLE, Verb.ADMIN),
+        },
+        "grpc.health.v1.Health": {
+            "Check": Rule(ANYBODY),
+            "List": Rule(ANYBODY),
+            "Watch": Rule(ANYBODY),
+        },
+    }.items()
+    for name, rule in rules.items()
+}
+"""By path."""
+
+
+class LocalGate:
+    """The gate of doors where nobody is asked: it lets everybody through to what has a rule."""
+
+    def identify(self, _context: object) -> None:
+        """See `Gate`."""
+
+    def check(self, call: Call, _request: object) -> None:
+        """See `Gate`."""
+        _rule(call)
+
+
+class CertificateGate:
+    """The gate of doors where a certificate says who calls."""
+
+    def __init__(
+        self,
+        me: Callable[[], Identity],
+        grants: Callable[[], Sequence[Grant]],
+        wall: Callable[[], float],
+        denied: Callable[[str], None] = lambda _rpc: None,
+    ) -> None:
+        """`me()`: who this agent is; `wall()`: seconds since 1970; `denied(rpc)`: called with each denial."""
+        self._me = me
+        self._grants = grants
+        self._wall = wall
+        self._denied = denied
+        self._logged: set[tuple[str, str]] = set()
+
+    def identify(self, context: Any) -> Holder:
+        """Find out who calls. Raises RpcFailed."""
+        shown = context.auth_context()
+        certificates = shown.get("x509_pem_cert")
+        if not certificates:
+            raise RpcFailed("UNAUTHENTICATED", "no certificate was shown")
+        versions = [version.decode() for version in shown.get("ssl_tls_version", ())]
+        if versions != [TLS_VERSION]:
+            raise RpcFailed("UNAUTHENTICATED", f"{TLS_VERSION} is due, this is {versions}")
+        try:
+            holder = holder_of(certificates[0])
+            holder.check(self._wall())
+            self._check_cluster(holder.identity)
+        except CertificateRefused as error:
+            self._note("", str(error))
+            raise RpcFailed("UNAUTHENTICATED", str(error)) from None
+        return holder
+
+    def _check_cluster(self, identity: Identity) -> None:
+        me = self._me()
+        if (identity.trust, identity.cluster) != (me.trust, me.cluster):
+            raise CertificateRefused(
+                f"{identity} is of another cluster than this agent, {me}: ask an agent of your own"
+            )
+
+    def check(self, call: Call, request: Any) -> None:
+        """Refuse what the caller may not do. Raises RpcFailed."""
+        assert call.holder is not None
+        identity = call.holder.identity
+        if why := self._why_not(identity, _rule(call), request):
+            self._note(call.method.name, f"{identity.label}: {why}")
+            raise RpcFailed("PERMISSION_DENIED", why)
+
+    def _why_not(self, identity: Identity, rule: Rule, request: Any) -> str:
+        """Say why somebody may not make a request; empty when it may."""
+        if identity.role not in rule.roles:
+            return f"{identity} may not do what is for {' or '.join(rule.roles)} alone"
+        if rule.speaker is not None and (name := rule.speaker(request)) != identity.name:
+            return f"{identity} speaks in the name of {name[:80]!r}"
+        if rule.verb is not None:
+            grants = self._grants()
+            for namespace in rule.namespaces(request) or (EVERY_NAMESPACE,):
+                decision = decide(grants, identity, rule.verb, namespace)
+                if not decision.allowed:
+                    return decision.why
+        return ""
+
+    def _note(self, rpc: str, why: str) -> None:
+        """Count a denial; log it when it is a new one."""
+        self._denied(rpc)
+        if (rpc, why) not in self._logged and len(self._logged) < DENIALS_LOGGED_MAX:
+            self._logged.add((rpc, why))
+            log.warning("denied", rpc=rpc, why=why)
+
+
+def _rule(call: Call) -> Rule:
+    """Give the rule of a call. Raises RpcFailed where there is none."""
+    rule = RULES.get(call.method.path)
+    if rule is None:
+        raise RpcFailed("PERMISSION_DENIED", f"no rule says who may call {call.method.path}")
+    return rule

@@ -1,0 +1,105 @@
+"""The doors of an agent: at which of them everybody shows a certificate, and what happens when one expires.
+
+At a unix socket or a loopback address nobody is asked, unless other agents are met there and `[tls]` is set.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from coherd.api.authorization import CertificateGate, LocalGate
+from coherd.clock import BootClock
+from coherd.config import Address
+from coherd.net.credentials import Credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from google.protobuf.descriptor import ServiceDescriptor
+
+    from coherd.config import AgentConfig, TlsConfig, UnixSocket
+    from coherd.net.bridge import Bridge
+    from coherd.net.bridge_server import Server
+
+CONNECTION_AGE_MS = 600_000
+"""Milliseconds after which a connection is replaced by a new one, for which certificates are shown anew."""
+CONNECTION_GRACE_MS = 10_000
+"""Milliseconds that calls on the old one are given."""
+EXPIRY_INTERVAL = 20.0
+"""Seconds between two looks at whose certificate has expired."""
+
+
+class Serve(Protocol):
+    """Opens a door: answers calls of services at addresses."""
+
+    async def __call__(
+        self,
+        bridge: Bridge,
+        services: Sequence[tuple[ServiceDescriptor, object]],
+        addresses: Sequence[str],
+        **options: Any,
+    ) -> Server:
+        """See `Bridge.serve`, which takes the options, too."""
+
+
+def is_asked(address: Address | UnixSocket) -> bool:
+    """Tell whether those who come to a local address are asked for a certificate."""
+    return isinstance(address, Address) and not address.is_loopback
+
+
+async def open_door(
+    bridge: Bridge,
+    services: Sequence[tuple[ServiceDescriptor, object]],
+    addresses: Sequence[str],
+    **options: Any,
+) -> Server:
+    """Open a door at which nobody is asked."""
+    return await bridge.serve(services, addresses, gate=LocalGate(), **options)
+
+
+class Security:
+    """What an agent with `[tls]` has at its doors."""
+
+    def __init__(self, config: AgentConfig, tls: TlsConfig) -> None:
+        """Raises StartRefused."""
+        clock = BootClock()
+        self._wall: Callable[[], float] = lambda: clock.wall_ms() / 1000
+        self._grants = [each.grant for each in config.grants]
+        self._servers: list[Server] = []
+        self.credentials = Credentials(tls, self._wall)
+        self.credentials.check_agent(config.cluster, config.name)
+
+    async def door(
+        self,
+        bridge: Bridge,
+        services: Sequence[tuple[ServiceDescriptor, object]],
+        addresses: Sequence[str],
+        **options: Any,
+    ) -> Server:
+        """Open a door at which everybody shows a certificate."""
+        server = await bridge.serve(
+            services,
+            addresses,
+            credentials=self.credentials.server(),
+            gate=CertificateGate(
+                lambda: self.credentials.identity, lambda: self._grants, self._wall
+            ),
+            options=[
+                ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+                ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
+            ],
+            **options,
+        )
+        self._servers.append(server)
+        return server
+
+    async def run(self) -> None:
+        """Take in new certificates, and end the calls of those whose certificate has expired."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.credentials.run)
+            while True:
+                await trio.sleep(EXPIRY_INTERVAL)
+                for server in self._servers:
+                    server.end_expired(self._wall())

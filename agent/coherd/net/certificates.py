@@ -1,0 +1,182 @@
+"""Certificates: which files an agent may use, and who holds the certificate that somebody shows.
+
+The chain, the key and the roots are checked by TLS itself. What is checked here is what TLS does not know of:
+exactly one URI that is an identity (SPIFFE X.509-SVID, sections 2 and 5.2), a leaf that is no authority, and,
+call by call, that it is not out of date: TLS looks at that only while a connection is made.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from coherd.errors import CertificateRefused, StartRefused
+from coherd.identity import SHAPE, Identity
+
+if TYPE_CHECKING:
+    from coherd.config import TlsConfig
+
+FILE_BYTES_MAX = 1024 * 1024
+"""Of one file: a chain of certificates has some thousands."""
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Holder(NamedTuple):
+    """Who holds a certificate, and for how long."""
+
+    identity: Identity
+    not_before: float
+    not_after: float
+    """Seconds since 1970."""
+
+    def check(self, now: float) -> None:
+        """Refuse a certificate that is not valid `now`, in seconds since 1970."""
+        if now > self.not_after:
+            raise CertificateRefused(
+                f"the certificate of {self.identity} expired at {_shown(self.not_after)}: renew it"
+            )
+        if now < self.not_before:
+            raise CertificateRefused(
+                f"the certificate of {self.identity} is not valid before {_shown(self.not_before)}: "
+                "are the clocks right?"
+            )
+
+
+class Bundle(NamedTuple):
+    """What TLS needs of one side, as PEM, and who it makes of it."""
+
+    roots: bytes
+    chain: bytes
+    key: bytes
+    holder: Holder
+
+
+def read_holder(certificate: x509.Certificate) -> Holder:
+    """Find out who holds a certificate. Raises CertificateRefused."""
+    subject = certificate.subject.rfc4514_string()[:80]
+    try:
+        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        is_authority = basic.ca
+    except x509.ExtensionNotFound:
+        is_authority = False
+    except ValueError as error:
+        raise CertificateRefused(f"a certificate with malformed extensions: {error}") from None
+    if is_authority:
+        raise CertificateRefused(
+            f"the certificate of {subject!r} is that of an authority, which speaks for itself nowhere: "
+            "issue one for the agent, client or operator with it"
+        )
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except x509.ExtensionNotFound:
+        uris = []
+    if len(uris) != 1:
+        found = "no URI" if not uris else f"{len(uris)} URIs"
+        hint = "; its common name counts for nothing" if not uris else ""
+        raise CertificateRefused(
+            f"the certificate of {subject!r} has {found} among its alternative names{hint}: "
+            f"exactly one is due, {SHAPE}"
+        )
+    try:
+        identity = Identity.parse(uris[0])
+    except ValueError as error:
+        raise CertificateRefused(f"the certificate's URI: {error}") from None
+    return Holder(
+        identity,
+        certificate.not_valid_before_utc.timestamp(),
+        certificate.not_valid_after_utc.timestamp(),
+    )
+
+
+@lru_cache(maxsize=1024)
+def holder_of(pem: bytes) -> Holder:
+    """Find out who holds the certificate that a peer has shown. Raises CertificateRefused."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError as error:
+        raise CertificateRefused(f"what was shown is no certificate: {error}") from None
+    return read_holder(certificate)
+
+
+def load_bundle(tls: TlsConfig, now: float) -> Bundle:
+    """Read the files of `[tls]`. Raises StartRefused with the file and the remedy."""
+    roots, chain = _read(tls.ca, "tls.ca"), _read(tls.cert, "tls.cert")
+    _check_private(tls.key)
+    key = _read(tls.key, "tls.key")
+    _certificates(roots, tls.ca)
+    leaf = _certificates(chain, tls.cert)[0]
+    try:
+        private = load_pem_private_key(key, password=None)
+    except (ValueError, TypeError) as error:
+        raise StartRefused(f"{tls.key}: no private key without a password: {error}") from None
+    if _public(private.public_key()) != _public(leaf.public_key()):
+        raise StartRefused(
+            f"{tls.key} is not the key of {tls.cert}: `coherd pki issue` writes both at once"
+        )
+    try:
+        holder = read_holder(leaf)
+        holder.check(now)
+    except CertificateRefused as error:
+        raise StartRefused(f"{tls.cert}: {error}") from None
+    return Bundle(roots, chain, key, holder)
+
+
+def _public(key: object) -> bytes:
+    encoded: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
+    return encoded
+
+
+def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise StartRefused(f"{path}: no certificates in PEM: {error}") from None
+
+
+def _read(path: Path, setting: str) -> bytes:
+    """Read a regular file: a FIFO would never end, and a directory says nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise StartRefused(f"{path} can't be read ({reason}): correct {setting}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StartRefused(f"{path} is no file: correct {setting}")
+        data = file.read(FILE_BYTES_MAX + 1)
+    if not data.strip():
+        raise StartRefused(f"{path} is empty: correct {setting}")
+    if len(data) > FILE_BYTES_MAX:
+        raise StartRefused(f"{path} has more than {FILE_BYTES_MAX} bytes: correct {setting}")
+    return data
+
+
+def _check_private(path: Path) -> None:
+    """Refuse a key that others can read."""
+    try:
+        found = path.stat()
+    except OSError:
+        return  # reading it says why
+    if stat.S_ISREG(found.st_mode) and found.st_mode & OTHERS:
+        raise StartRefused(
+            f"{path} may be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "
+            f"`chmod 0600 {path}`, and replace the key if others were there"
+        )
+    if found.st_uid not in {0, os.geteuid()}:
+        raise StartRefused(f"{path} belongs to another account: `chown` it to the agent's")
+
+
+def _shown(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

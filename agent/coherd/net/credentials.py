@@ -1,0 +1,131 @@
+"""What an agent shows and whom it believes in TLS: read from files, and again when they change.
+
+A server asks for the current files at every new connection (gRPC's dynamic credentials). A client cannot
+change those of a channel: whoever dials takes the current ones. What is under way goes on with what it
+began with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+import trio
+
+from coherd.errors import StartRefused
+from coherd.identity import Role
+from coherd.net.certificates import load_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from coherd.config import TlsConfig
+    from coherd.identity import Identity
+    from coherd.net.certificates import Bundle
+
+log = structlog.get_logger("coherd.tls")
+
+LOOK_INTERVAL = 5.0
+"""Seconds between two looks at whether the files have changed."""
+TLS_VERSION = "TLSv1.3"
+"""The only version that is spoken."""
+
+
+class Credentials:
+    """The current files of `[tls]`."""
+
+    def __init__(self, tls: TlsConfig, wall: Callable[[], float]) -> None:
+        """`wall()`: seconds since 1970. Raises StartRefused."""
+        self._tls = tls
+        self._wall = wall
+        self._seen = self._look()
+        self.bundle = load_bundle(tls, wall())
+        self.problem = ""
+        """Why the files that are there now are not used; empty when they are."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who this agent is."""
+        return self.bundle.holder.identity
+
+    def check_agent(self, cluster: str, name: str) -> None:
+        """Refuse a certificate that is not that of the agent `name` of `cluster`."""
+        me = self.identity
+        if (me.cluster, me.role, me.name) != (cluster, Role.AGENT, name):
+            due = me._replace(cluster=cluster, role=Role.AGENT, name=name)
+            raise StartRefused(
+                f"{self._tls.cert} is the certificate of {me}, this agent is {due}: "
+                f"issue one for it, or correct `name` or `cluster`"
+            )
+
+    def server(self) -> grpc.ServerCredentials:
+        """Give what a server needs; it follows the files."""
+        given = self.bundle
+
+        def fetch() -> object:
+            nonlocal given
+            if given is self.bundle:
+                return None
+            given = self.bundle
+            return _server_configuration(given)
+
+        return grpc.dynamic_ssl_server_credentials(
+            _server_configuration(given), fetch, require_client_authentication=True
+        )
+
+    def client(self) -> grpc.ChannelCredentials:
+        """Give what a channel that is made now needs."""
+        roots, chain, key, _ = self.bundle
+        return grpc.ssl_channel_credentials(roots, key, chain)
+
+    def server_name(self, name: str | None) -> str:
+        """Give the DNS name by which TLS finds out that the agent `name`, or with None any agent, answers."""
+        if name is None:
+            return self.identity.cluster_server_name
+        return self.identity._replace(name=name).server_name
+
+    async def run(self) -> None:
+        """Look after the files."""
+        while True:
+            await trio.sleep(LOOK_INTERVAL)
+            seen = await trio.to_thread.run_sync(self._look)
+            if seen != self._seen:
+                await self._reload(seen)
+
+    async def _reload(self, seen: object) -> None:
+        try:
+            bundle = await trio.to_thread.run_sync(self._load)
+        except StartRefused as error:
+            if self.problem != str(error):
+                self.problem = str(error)
+                log.error("the new certificate is not used", error=str(error))
+            return  # perhaps only a part of it is written: it is looked at again
+        self._seen, self.bundle, self.problem = seen, bundle, ""
+        log.info("certificate renewed", identity=str(self.identity))
+
+    def _load(self) -> Bundle:
+        """Read the files again; they still have to be those of this agent."""
+        bundle = load_bundle(self._tls, self._wall())
+        if bundle.holder.identity != self.identity:
+            raise StartRefused(f"{self._tls.cert} is the certificate of {bundle.holder.identity}")
+        return bundle
+
+    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """Give what changes with the files."""
+        return tuple(map(_signature, (self._tls.ca, self._tls.cert, self._tls.key)))
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _server_configuration(bundle: Bundle) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(bundle.key, bundle.chain)], root_certificates=bundle.roots
+    )
