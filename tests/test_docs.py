@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, FileDescriptor
 
 from coherd.cli.exit_codes import ExitCode
 from coherd.cli.main import VERBS
-from coherd.config import EXAMPLE, SETTINGS, AgentConfig, NamespaceConfig, RedisHandlerConfig
+from coherd.config import EXAMPLE, SETTINGS, TABLES
 from coherd.v1 import admin_service_pb2, cache_service_pb2, peer_service_pb2
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -20,8 +20,7 @@ CONFIGURATION = (DOCS / "configuration.md").read_text()
 CLI = (DOCS / "cli.md").read_text()
 RPC = (DOCS / "rpc.md").read_text()
 
-TABLES = (AgentConfig, NamespaceConfig, RedisHandlerConfig)
-NAMES = sorted({field.name for table in TABLES for field in fields(table)})
+NAMES = sorted({field.name for _, table in TABLES.values() for field in fields(table)})
 FILES: tuple[FileDescriptor, ...] = (
     admin_service_pb2.DESCRIPTOR,
     cache_service_pb2.DESCRIPTOR,
@@ -37,7 +36,11 @@ RPCS = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_is_explained_and_in_the_example(name: str) -> None:
-    heading = f"`{name}` is a" if name in {"namespaces", "handlers"} else f"\n### `{name}`\n"
+    heading = (
+        f"`{name}` is a"
+        if name in {"namespaces", "handlers", "tls", "grants"}
+        else f"\n### `{name}`\n"
+    )
     assert heading in CONFIGURATION
     assert re.search(rf"^(# )?(\[+)?{name}\b", EXAMPLE, re.MULTILINE)
 

@@ -90,6 +90,8 @@ async def run(
                     *await _serve_local(agent, bridge, security),
                 ]
                 if security is not None:
+                    agent.explain = security.explain
+                    agent.exchanging.why_refused = security.why_refused
                     nursery.start_soon(security.run)
                 agent.start()
                 _log_start(agent)

@@ -238,7 +238,7 @@ async def doors(
         async with open_bridge() as bridge, trio.open_nursery() as nursery:
             journal = MemoryJournal(Disk(), now=clock.now)
 
-            def dial(address: str) -> Any:
+            def dial(address: str, _name: str | None) -> Any:
                 if others is not None:
                     return others.dial(address)
                 assert address.startswith("127.0.0.1:"), address

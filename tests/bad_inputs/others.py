@@ -26,7 +26,7 @@ class Others:
             for name, address in addresses.items()
         }  # fmt: skip
 
-    def dial(self, address: str, _name: str | None) -> Other:
+    def dial(self, address: str) -> Other:
         """Give the door to whoever is at an address."""
         self.dialled.append(address)
         return Other(self.cores.get(address))

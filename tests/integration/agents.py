@@ -46,6 +46,8 @@ class AgentProcess:
         self.wrapper: list[str] = []
         """A command that becomes the agent."""
         self.local = ""
+        self.asking_port = 0
+        """Where it asks clients for certificates, to be set before it starts; 0: nowhere."""
         self.http = ""
         """An address, to be set before it starts; off, lest agents of other tests be in its way."""
         self._channel: grpc.Channel | None = None
@@ -70,11 +72,14 @@ class AgentProcess:
 
     def write_config(self) -> None:
         seeds = ", ".join(f'"{seed}"' for seed in self.seeds)
+        local = [f'"{self.local or f"unix:{self.socket}"}"']
+        if self.asking_port:
+            local.append(f'"0.0.0.0:{self.asking_port}"')
         advertise = f'advertise = "{self.address}"' if self.proxy else ""
         self.config.write_text(
             f'name = "{self.name}"\ncluster = "{self.cluster}"\nlisten = "127.0.0.1:{self.port}"\n'
             f'{advertise}\njoin = [{seeds}]\ndata_dir = "{self.data}"\n'
-            f'local = ["{self.local or f"unix:{self.socket}"}"]\nhttp = "{self.http}"\n{self.settings}\n'
+            f'local = [{", ".join(local)}]\nhttp = "{self.http}"\n{self.settings}\n'
         )
 
     def spawn(self) -> None:
@@ -221,15 +226,17 @@ def cluster(
     *,
     proxies: bool = False,
     http: bool = False,
+    asking: dict[str, int] | None = None,
 ) -> Iterator[list[AgentProcess]]:
     """Run agents that know each other; give them once everybody is ready and sees everybody.
 
-    `settings`: more TOML for single agents, by name.
+    `settings`: more TOML for single agents, by name; `asking`: their ports that ask for certificates.
     """
     agents: list[AgentProcess] = []
     try:
         for name in names:
             agent = AgentProcess(folder, name, (settings or {}).get(name, ""), None)
+            agent.asking_port = (asking or {}).get(name, 0)
             if http:
                 agent.http = f"127.0.0.1:{free_port()}"
             if proxies:

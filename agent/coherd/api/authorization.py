@@ -92,7 +92,6 @@ RULES: dict[str, Rule] = {
         },
         "grpc.health.v1.Health": {
             "Check": Rule(ANYBODY),
-            "List": Rule(ANYBODY),
             "Watch": Rule(ANYBODY),
         },
     }.items()

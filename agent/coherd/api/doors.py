@@ -13,6 +13,7 @@ from coherd.api.authorization import CertificateGate, LocalGate
 from coherd.clock import BootClock
 from coherd.config import Address
 from coherd.net.credentials import Credentials
+from coherd.net.obstacles import why_refused, why_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from coherd.config import AgentConfig, TlsConfig, UnixSocket
     from coherd.net.bridge import Bridge
     from coherd.net.bridge_server import Server
+    from coherd.net.obstacles import Obstacle
 
 CONNECTION_AGE_MS = 600_000
 """Milliseconds after which a connection is replaced by a new one, for which certificates are shown anew."""
@@ -70,6 +72,15 @@ class Security:
         self._servers: list[Server] = []
         self.credentials = Credentials(tls, self._wall)
         self.credentials.check_agent(config.cluster, config.name)
+        self._tls = tls
+
+    async def explain(self, address: Address, name: str | None) -> Obstacle | None:
+        """Find out why an agent cannot be spoken with: see `Explain`."""
+        return await why_unreachable(address) or await self.why_refused(address, name)
+
+    async def why_refused(self, address: Address, name: str | None = None) -> Obstacle | None:
+        """Find out why no handshake with an agent comes about, where it can be connected with."""
+        return await why_refused(address, self._tls, self.credentials.identity, name)
 
     async def door(
         self,

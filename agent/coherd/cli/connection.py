@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from coherd.cli import certificate
 from coherd.config import LOCAL_DEFAULT, Address, UnixSocket
 from coherd.config.address import dialled
 from coherd.config.address import local as local_address
@@ -45,12 +46,17 @@ RECONNECT_MS = 250
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-local_option: Callable[[F], F] = click.option(
+_address_option: Callable[[F], F] = click.option(
     "--local",
     metavar="ADDRESS",
     help=f"The agent: unix:/PATH or HOST:PORT. Default: the variable {ADDRESS_VARIABLE}, "
     f"else {LOCAL_DEFAULT}.",
 )
+
+
+def local_option(command: F) -> F:
+    """Let a verb be told where the agent is, and who asks it."""
+    return _address_option(certificate.cert_option(command))
 
 
 class CallFailed(RpcFailed):
@@ -117,10 +123,24 @@ def connect(local: str | None) -> Iterator[Connection]:
         ("grpc.min_reconnect_backoff_ms", RECONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
     ]
-    with grpc.insecure_channel(str(address), options) as channel:
+    tls = certificate.chosen() if isinstance(address, Address) else None
+    bundle = certificate.load(tls) if tls else None
+    if bundle is None or not isinstance(address, Address):
+        opened = grpc.insecure_channel(str(address), options)
+    else:
+        opened = certificate.channel(address, bundle, options)
+    with opened as channel:
         connection = Connection(address, channel)
-        with connection.failures():
-            yield connection
+        try:
+            with connection.failures():
+                yield connection
+        except CallFailed as error:
+            if error.code != "UNAVAILABLE" or not (tls and bundle and isinstance(address, Address)):
+                raise
+            if reason := certificate.why_refused(address, tls, bundle):
+                text = f"no agent can be spoken with at {address}: {reason}"
+                raise CallFailed("UNAVAILABLE", text) from None
+            raise
 
 
 def pushback(call: grpc.Call) -> float | None:
@@ -150,7 +170,8 @@ def failure(address: Address | UnixSocket, code: str, details: str) -> CallFaile
             return _nobody(address, reason)
         if code == "UNAVAILABLE":
             text = (
-                f"the agent at {address} ended the call ({details}); it may be stopping: try again"
+                f"the agent at {address} ended the call ({details}); it may be stopping: try again. "
+                "Does it ask for a certificate? Name yours with --cert"
             )
         else:
             text = f"the agent at {address} did not answer in time; its log may say why: try again"

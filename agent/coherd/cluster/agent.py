@@ -38,6 +38,7 @@ from coherd.errors import NotDurable, Overloaded
 from coherd.journal import Write
 from coherd.limits import EPOCH_MAX
 from coherd.model import EVERY_NAMESPACE
+from coherd.net.obstacles import why_unreachable
 from coherd.replication.clock import HybridClock
 from coherd.replication.freshness import Freshness
 from coherd.replication.repair import Repair
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from coherd.config import AgentConfig
     from coherd.handlers import Handler
     from coherd.journal import Journal
+    from coherd.net.obstacles import Explain
     from coherd.net.peer import Dial, MemberInfo
 
 log = structlog.get_logger("coherd.agent")
@@ -83,6 +85,8 @@ class Agent:
         self.stamps = HybridClock()
         self.refused: Counter[str] = Counter()
         """Calls and answers that said something illegal, by RPC."""
+        self.explain: Explain = lambda address, _name: why_unreachable(address)
+        """Finds out in words why an agent cannot be spoken with."""
         self._nursery = nursery
         self.retaining = Retaining(config, journal, clock)
         horizon = self.retaining.horizon

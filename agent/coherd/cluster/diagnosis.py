@@ -6,11 +6,9 @@ files of this host are looked at: `host_checks`.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -21,6 +19,7 @@ from coherd.config.values import brief, printable
 from coherd.errors import HandlerFailed, RpcFailed
 from coherd.journal import Durability
 from coherd.model import Origin
+from coherd.net.obstacles import Obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -34,42 +33,11 @@ if TYPE_CHECKING:
 
 PART_TIMEOUT = 8.0
 """Seconds for one part."""
-PROBE_TIMEOUT = 2.0
-"""Seconds to find out why nobody answers."""
 OFFSET_MAX = 5.0
 """Seconds that clocks may be apart."""
 ASKED_AT_ONCE = 32
 DAMAGES_SHOWN_MAX = 10
 NAMES_SHOWN_MAX = 10
-
-
-class Obstacle(NamedTuple):
-    """Why a TCP connection does not come about, and what to do about it."""
-
-    text: str
-    remedy: str
-
-
-async def why_unreachable(address: Address) -> Obstacle | None:
-    """Find out what keeps this host from connecting to an address; None when nothing does."""
-    try:
-        with trio.fail_after(PROBE_TIMEOUT):
-            stream = await trio.open_tcp_stream(*address)
-        await stream.aclose()
-    except trio.TooSlowError:
-        remedy = f"see whether the host is up, and whether a firewall drops port {address.port}"
-        return Obstacle(f"no answer within {PROBE_TIMEOUT:.0f} s", remedy)
-    except socket.gaierror as error:
-        text = f"the name cannot be resolved ({error.strerror})"
-        return Obstacle(text, "correct it in `join`, or in the DNS")
-    except OSError as error:
-        cause: BaseException | None = error.__cause__  # trio's own text says less
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        number = cause.errno if isinstance(cause, OSError) else error.errno
-        reason = os.strerror(number).lower() if number else printable(str(error))
-        return Obstacle(reason, "start the agent there, or correct the address in `join`")
-    return None
 
 
 class Diagnosis:
@@ -79,12 +47,10 @@ class Diagnosis:
         self,
         agent: Agent,
         *,
-        probe: Callable[[Address], Awaitable[Obstacle | None]] = why_unreachable,
         host: Callable[[AgentConfig], list[Finding]] | None = check_host,
     ) -> None:
         """`host` looks at the files of this host, in a thread; None leaves them out."""
         self._agent = agent
-        self._probe = probe
         self._host = host
         self._limiter = trio.CapacityLimiter(ASKED_AT_ONCE)
 
@@ -153,10 +119,15 @@ class Diagnosis:
             return fine("seed", name, "this agent itself")
         if not isinstance(answer, RpcFailed):
             return self._answered(name, answer)
-        if answer.code in {"FAILED_PRECONDITION", "ALREADY_EXISTS", "PERMISSION_DENIED"}:
+        if answer.code in {
+            "FAILED_PRECONDITION",
+            "ALREADY_EXISTS",
+            "PERMISSION_DENIED",
+            "UNAUTHENTICATED",
+        }:
             text, _, remedy = answer.details.rpartition(": ")
             return broken("seed", name, f"it refuses this agent: {printable(text)}", remedy)
-        obstacle = await self._probe(seed) or Obstacle(
+        obstacle = await self._agent.explain(seed, None) or Obstacle(
             f"something answers there that is no agent ({answer.code.lower()})",
             "name in `join` the `listen` address of an agent",
         )

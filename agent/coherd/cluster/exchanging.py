@@ -7,21 +7,25 @@ A datagram that is not delivered is lost, as on any network: the machine that se
 from __future__ import annotations
 
 from collections import defaultdict
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 import trio
 
+from coherd.config.address import dialled
 from coherd.errors import RpcFailed
 from coherd.limits import EPOCH_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from coherd.clock import Clock
     from coherd.cluster.linking import Linking
     from coherd.cluster.roster import Roster
+    from coherd.config import Address
     from coherd.model import Origin
+    from coherd.net.obstacles import Obstacle
     from coherd.net.peer import Dial, ExchangeReply
     from coherd_membership import Datagram
 
@@ -37,7 +41,11 @@ WALL_US_MAX = EPOCH_MAX * 1000
 """No clock is believed to be beyond."""
 REFUSALS_MAX = 100
 """Addresses of which it is remembered why they refuse this agent."""
-REFUSALS = frozenset({"FAILED_PRECONDITION", "PERMISSION_DENIED", "INVALID_ARGUMENT"})
+EXPLAIN_AFTER = 30.0
+"""Seconds between two attempts to find out why nobody can be spoken with at an address."""
+REFUSALS = frozenset(
+    {"FAILED_PRECONDITION", "PERMISSION_DENIED", "UNAUTHENTICATED", "INVALID_ARGUMENT"}
+)
 """Codes of those that were reached, and want nothing of this agent."""
 
 
@@ -72,6 +80,10 @@ class Exchanging:
         self._nursery = nursery
         self._under_way = 0
         self._refusals: dict[str, str] = {}
+        self._explained: dict[str, float] = {}
+        """By address when it was last found out why nobody can be spoken with there."""
+        self.why_refused: Callable[[Address], Awaitable[Obstacle | None]] | None = None
+        """Finds out why a connection that can be made is of no use; None without TLS."""
         self.own_addresses: set[str] = set()
         """Addresses at which this agent itself answers."""
         self.offsets: dict[str, ClockOffset] = {}
@@ -105,6 +117,8 @@ class Exchanging:
                 log.debug("not delivered", address=address, error=str(error))
             if error.code != "DEADLINE_EXCEEDED":
                 self.on_failure(address)
+            if error.code == "UNAVAILABLE":
+                await self._explain(address)
         else:
             self.on_answer(address, reply)
         finally:
@@ -144,6 +158,17 @@ class Exchanging:
             self.offsets[responder.name] = found
         if len(self.offsets) > len(members):  # some have left
             self.offsets = {n: offset for n, offset in self.offsets.items() if n in members}
+
+    async def _explain(self, address: str) -> None:
+        """Say why nobody can be spoken with at an address, unless it is that nobody is there."""
+        now, explained = self._clock.now(), self._explained
+        if self.why_refused is None or now - explained.get(address, -inf) < EXPLAIN_AFTER:
+            return
+        if len(explained) >= REFUSALS_MAX:
+            explained.clear()
+        explained[address] = now
+        if obstacle := await self.why_refused(dialled(address)):
+            self._note_refusal(address, f"{obstacle.text}: {obstacle.remedy}")
 
     def _note_refusal(self, address: str, reason: str) -> None:
         """Say once why somebody refuses this agent."""

@@ -43,6 +43,7 @@ __all__ = [
     "EXAMPLE",
     "LOCAL_DEFAULT",
     "SETTINGS",
+    "TABLES",
     "Address",
     "AgentConfig",
     "ConfigProblems",

@@ -32,8 +32,8 @@ listen = "127.0.0.1:4373"
 # default: what listen says
 # advertise = "cache-1.internal:4373"
 
-# true is required for any address that is not loopback, until TLS can be configured:
-# nothing is encrypted, and whoever reaches the port may invalidate.
+# true allows any address that is not loopback without [tls]: nothing there is encrypted, nobody is asked who
+# they are, and whoever reaches the port may invalidate.
 # default: false
 insecure = false
 
@@ -67,8 +67,9 @@ interest = ["*"]
 # default: "/var/lib/coherd"
 data_dir = "/var/lib/coherd"
 
-# Where applications of this host and the command line find the agent: "unix:/PATH" (at most 107
-# bytes), or a loopback "HOST:PORT". Whoever can open it may invalidate; the socket has mode 0660.
+# Where applications and the command line find the agent: "unix:/PATH" (at most 107 bytes) or a loopback
+# "HOST:PORT", where whoever can open it may do everything; the socket has mode 0660. With [tls] also another
+# "HOST:PORT": there everybody shows a certificate, and [[grants]] say what they may.
 # default: ["unix:/run/coherd/coherd.sock"]
 local = ["unix:/run/coherd/coherd.sock"]
 
@@ -156,4 +157,29 @@ key = "shop:{key}"
 # The set that holds the keys of a tag: {tag} once, no other braces. Leave it out where there are no
 # such sets: an invalidation by tag then drops the whole namespace in this cache.
 tag = "tag:shop:{tag}"
+
+# By what agents and clients are known to each other. `coherd pki` makes the files where nobody else does.
+# They are read again when they change. Without this table nobody is known, and nothing is encrypted.
+# [tls]
+
+# Certificates of the authorities that are believed; two of them while one replaces the other.
+# ca = "/etc/coherd/ca.pem"
+
+# The certificate of this agent, whose one URI is spiffe://TRUST/cluster/CLUSTER/agent/NAME.
+# cert = "/etc/coherd/agent.pem"
+
+# Its key, without a password; only its owner may read the file.
+# key = "/etc/coherd/agent.key"
+
+# What clients may do that are known by a certificate; what no [[grants]] allows is refused.
+# [[grants]]
+
+# Who: "client/NAME", in which * and ? match as in a shell. Operators may do everything.
+# identities = ["client/shop-*"]
+
+# What: "read", "invalidate", "watch", "admin".
+# verbs = ["read", "invalidate", "watch"]
+
+# With which namespaces, * and ? as in a shell; "*" alone is also the agent as a whole.
+# namespaces = ["shop", "shop.*"]
 """

@@ -25,7 +25,7 @@ def file(value: object) -> Path:
     return Path(text)
 
 
-def identities(value: object) -> str:
+def identity_pattern(value: object) -> str:
     """Read whom a grant is for: a role and a name, in which `*` and `?` match as in a shell."""
     expected = 'an identity such as "client/web-1" or "client/web-*"'
     text = text_of(value, expected)
@@ -40,7 +40,7 @@ def identities(value: object) -> str:
     return text
 
 
-def namespaces(value: object) -> str:
+def namespace_pattern(value: object) -> str:
     """Read which namespaces a grant is about: a name, in which `*` and `?` match as in a shell."""
     text = text_of(value, 'a namespace such as "shop", "shop.*" or "*"')
     if not _NAMESPACES.fullmatch(text):
@@ -68,13 +68,17 @@ class GrantConfig:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
-    identities: Annotated[tuple[Annotated[str, Parsed(identities)], ...], Listed(1, PATTERNS_MAX)]
+    identities: Annotated[
+        tuple[Annotated[str, Parsed(identity_pattern)], ...], Listed(1, PATTERNS_MAX)
+    ]
     """Who: "client/NAME", in which `*` and `?` match as in a shell."""
     verbs: Annotated[
         tuple[Annotated[str, Parsed(config_values.one_of(*Verb))], ...], Listed(1, len(Verb))
     ]
     """What: "read", "invalidate", "watch", "admin"."""
-    namespaces: Annotated[tuple[Annotated[str, Parsed(namespaces)], ...], Listed(1, PATTERNS_MAX)]
+    namespaces: Annotated[
+        tuple[Annotated[str, Parsed(namespace_pattern)], ...], Listed(1, PATTERNS_MAX)
+    ]
     """With which namespaces, `*` and `?` as in a shell; "*" is also the agent as a whole."""
 
     @property

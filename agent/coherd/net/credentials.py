@@ -7,7 +7,7 @@ began with.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
 import structlog
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from coherd.config import TlsConfig
     from coherd.identity import Identity
     from coherd.net.certificates import Bundle
+
+Signatures: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
 log = structlog.get_logger("coherd.tls")
 
@@ -64,7 +66,7 @@ class Credentials:
         """Give what a server needs; it follows the files."""
         given = self.bundle
 
-        def fetch() -> object:
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
             nonlocal given
             if given is self.bundle:
                 return None
@@ -72,7 +74,9 @@ class Credentials:
             return _server_configuration(given)
 
         return grpc.dynamic_ssl_server_credentials(
-            _server_configuration(given), fetch, require_client_authentication=True
+            _server_configuration(given),
+            fetch,  # type: ignore[arg-type]  # None: as before
+            require_client_authentication=True,
         )
 
     def client(self) -> grpc.ChannelCredentials:
@@ -94,7 +98,7 @@ class Credentials:
             if seen != self._seen:
                 await self._reload(seen)
 
-    async def _reload(self, seen: object) -> None:
+    async def _reload(self, seen: Signatures) -> None:
         try:
             bundle = await trio.to_thread.run_sync(self._load)
         except StartRefused as error:
@@ -112,7 +116,7 @@ class Credentials:
             raise StartRefused(f"{self._tls.cert} is the certificate of {bundle.holder.identity}")
         return bundle
 
-    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+    def _look(self) -> Signatures:
         """Give what changes with the files."""
         return tuple(map(_signature, (self._tls.ca, self._tls.cert, self._tls.key)))
 

@@ -104,7 +104,10 @@ def test_a_socket_of_others_is_denied(tmp_path: Path, toy: ToyAgent) -> None:
         (
             "UNAVAILABLE",
             4,
-            "the agent at {} ended the call (because); it may be stopping: try again",
+            (
+                "the agent at {} ended the call (because); it may be stopping: try again. "
+                "Does it ask for a certificate? Name yours with --cert"
+            ),
         ),
         (
             "DEADLINE_EXCEEDED",

@@ -7,11 +7,12 @@ import socket
 import pytest
 import trio
 
-from coherd.cluster import diagnosis
-from coherd.cluster.diagnosis import matches_of, names_of, offset_of, why_unreachable
+from coherd.cluster.diagnosis import matches_of, names_of, offset_of
 from coherd.cluster.findings import Severity
 from coherd.config import Address
 from coherd.handlers import Survey
+from coherd.net import obstacles
+from coherd.net.obstacles import why_unreachable
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ async def test_why_an_address_cannot_be_reached(monkeypatch: pytest.MonkeyPatch)
 async def test_an_address_that_swallows_everything_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(diagnosis, "PROBE_TIMEOUT", 0.2)
+    monkeypatch.setattr(obstacles, "PROBE_TIMEOUT", 0.2)
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)

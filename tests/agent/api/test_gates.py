@@ -1,0 +1,393 @@
+"""Who is let in at a door that asks for certificates, what others are told, and what each may do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from certificates import HOUR, Authority, Files, identity
+from google.protobuf.descriptor import ServiceDescriptor
+
+from coherd.api.authorization import RULES, CertificateGate, LocalGate
+from coherd.api.health_service import DESCRIPTOR as HEALTH
+from coherd.api.services import ADMIN, CACHE, PEER
+from coherd.config import Address
+from coherd.errors import RpcFailed
+from coherd.grants import Grant, Verb
+from coherd.net.bridge import Bridge, Call, methods, open_bridge
+from coherd.net.credentials import Credentials
+from coherd.net.obstacles import why_refused
+from coherd.net.peer_client import TARGET_NAME
+from coherd.v1 import admin_service_pb2 as admin
+from coherd.v1 import cache_service_pb2 as cache
+from coherd.v1 import peer_service_pb2 as pb
+from coherd.v1.types_pb2 import Dots, Member, Origin
+
+ME = identity("agent/a")
+GRANTS = [
+    Grant(["client/shop-*"], [Verb.READ, Verb.INVALIDATE, Verb.WATCH], ["shop", "shop.*"]),
+    Grant(["client/monitor"], [Verb.READ], ["*"]),
+]
+DESCRIPTORS: tuple[ServiceDescriptor, ...] = (PEER, CACHE, ADMIN, HEALTH)
+
+
+class Servicer:
+    """Answers whatever comes through."""
+
+    async def Exchange(self, _request: pb.ExchangeRequest, _call: Call) -> pb.ExchangeResponse:
+        return pb.ExchangeResponse(wall_us=1)
+
+    async def Invalidate(
+        self, _request: cache.InvalidateRequest, call: Call
+    ) -> cache.InvalidateResponse:
+        assert call.holder is not None
+        return cache.InvalidateResponse()
+
+    async def Watch(self, call: Any) -> None:
+        while messages := await call.receive():
+            for _ in messages:
+                call.send_nowait(cache.WatchResponse(cursor="seen"))
+
+    async def Leave(self, _request: admin.LeaveRequest, _call: Call) -> admin.LeaveResponse:
+        return admin.LeaveResponse()
+
+
+class Door:
+    """One server whose gate asks, and the ways to call it."""
+
+    def __init__(self, bridge: Bridge, authority: Authority, port: int, denied: list[str]) -> None:
+        self.bridge = bridge
+        self.authority = authority
+        self.port = port
+        self.denied = denied
+
+    async def call(self, files: Files, name: str, request: Any, service: Any = PEER) -> Any:
+        """Make one call as the holder of `files`."""
+        channel = self._channel(files)
+        try:
+            return await channel.unary(methods(service)[name], request, timeout=10)
+        finally:
+            await channel.aclose()
+
+    @asynccontextmanager
+    async def watch(self, files: Files, *namespaces: str) -> AsyncIterator[Any]:
+        channel = self._channel(files)
+        async with channel.stream(methods(CACHE)["Watch"]) as stream:
+            stream.send_nowait(cache.WatchRequest(open=cache.WatchOpen(namespaces=namespaces)))
+            yield stream
+        await channel.aclose()
+
+    def _channel(self, files: Files) -> Any:
+        credentials = grpc.ssl_channel_credentials(
+            files.ca.read_bytes(), files.key.read_bytes(), files.cert.read_bytes()
+        )
+        return self.bridge.channel(
+            f"127.0.0.1:{self.port}",
+            credentials=credentials,
+            options=[(TARGET_NAME, ME.server_name)],
+        )
+
+
+@asynccontextmanager
+async def door(folder: Path, grants: list[Grant] = GRANTS) -> AsyncIterator[Door]:
+    authority = Authority(folder)
+    credentials = Credentials(authority.issue(ME).tls, time.time)
+    denied: list[str] = []
+    gate = CertificateGate(lambda: ME, lambda: grants, time.time, denied.append)
+    async with open_bridge() as bridge:
+        server = await bridge.serve(
+            [(descriptor, Servicer()) for descriptor in (PEER, CACHE, ADMIN)],
+            ["127.0.0.1:0"],
+            credentials=credentials.server(),
+            gate=gate,
+        )
+        yield Door(bridge, authority, server.ports[0], denied)
+
+
+def speaking(name: str) -> pb.ExchangeRequest:
+    return pb.ExchangeRequest(cluster="test", sender=Origin(name=name, epoch=1))
+
+
+async def refusal(opened: Door, files: Files, name: str, request: Any, service: Any = PEER) -> str:
+    with pytest.raises(RpcFailed) as caught:
+        await opened.call(files, name, request, service)
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------ certificates
+
+
+async def test_an_agent_of_the_cluster_is_let_in(tmp_path: Path) -> None:
+    async with door(tmp_path) as opened:
+        files = opened.authority.issue(identity("agent/b"))
+        assert (await opened.call(files, "Exchange", speaking("b"))).wall_us == 1
+
+
+Issue = Callable[[Authority], Files]
+B = identity("agent/b")
+READ: dict[str, tuple[Issue, str]] = {
+    "without a URI": (lambda ca: ca.issue(B, uris=[]), "no URI among its alternative names"),
+    "a common name alone": (
+        lambda ca: ca.issue(B, uris=[], common_name=str(B)),
+        "its common name counts for nothing",
+    ),
+    "two URIs": (
+        lambda ca: ca.issue(B, uris=[str(B), str(identity("agent/c"))]),
+        "2 URIs among its alternative names",
+    ),
+    "another form": (lambda ca: ca.issue(B, uris=["spiffe://example.org/b"]), "is not of the form"),
+    "another cluster": (
+        lambda ca: ca.issue(identity("agent/b", cluster="other")),
+        "is of another cluster",
+    ),
+    "another trust domain": (
+        lambda ca: ca.issue(identity("agent/b", trust="example.com")),
+        "is of another cluster",
+    ),
+    "an authority's": (lambda ca: ca.issue(B, is_authority=True), "that of an authority"),
+}
+"""Certificates that TLS has nothing against, and what is said of them."""
+
+
+@pytest.mark.parametrize("case", READ)
+async def test_a_certificate_that_names_its_holder_wrongly_is_refused_in_words(
+    tmp_path: Path, case: str
+) -> None:
+    issue, said = READ[case]
+    async with door(tmp_path) as opened:
+        text = await refusal(opened, issue(opened.authority), "Exchange", speaking("b"))
+        assert text.startswith("UNAUTHENTICATED")
+        assert said in text
+        assert "\n" not in text
+
+
+UNREAD: dict[str, tuple[Issue, str]] = {
+    "expired": (lambda ca: ca.issue(B, ends=-timedelta(minutes=1)), "expired at"),
+    "not yet valid": (lambda ca: ca.issue(B, starts=HOUR, ends=2 * HOUR), "is not valid before"),
+    "another authority": (
+        lambda ca: Authority(ca.folder, "foreign").issue(B, ca=ca.path),
+        "not believed there",
+    ),
+}
+"""Certificates that TLS refuses, and what is found out about that by trying once more."""
+
+
+@pytest.mark.parametrize("case", UNREAD)
+async def test_a_certificate_that_tls_refuses_is_explained_by_trying_once_more(
+    tmp_path: Path, case: str
+) -> None:
+    issue, said = UNREAD[case]
+    async with door(tmp_path) as opened:
+        files = issue(opened.authority)
+        assert (await refusal(opened, files, "Exchange", speaking("b"))).startswith("UNAVAILABLE")
+        obstacle = await why_refused(Address("127.0.0.1", opened.port), files.tls, B, "a")
+        assert obstacle is not None
+        assert said in obstacle.text
+        assert obstacle.remedy
+
+
+SERVERS: dict[str, tuple[Issue, str]] = {
+    "expired": (lambda ca: ca.issue(ME, ends=-timedelta(minutes=1)), "has expired"),
+    "not yet valid": (lambda ca: ca.issue(ME, starts=HOUR, ends=2 * HOUR), "not valid yet"),
+    "another authority": (
+        lambda ca: Authority(ca.folder, "foreign").issue(ME),
+        "not from an authority",
+    ),
+    "a client's": (
+        lambda ca: ca.issue(identity("client/a"), for_servers=False),
+        "that of a client",
+    ),
+    "another role": (lambda ca: ca.issue(identity("operator/a")), "which is no agent"),
+    "another agent's": (lambda ca: ca.issue(identity("agent/c")), "c answers there, not a"),
+    "another cluster's": (
+        lambda ca: ca.issue(identity("agent/a", cluster="other")),
+        "of another cluster",
+    ),
+    "without a URI": (lambda ca: ca.issue(ME, uris=[]), "no URI"),
+}
+"""What a server may show, and what is said of it."""
+
+
+@pytest.mark.parametrize("case", SERVERS)
+async def test_a_server_with_a_wrong_certificate_is_not_spoken_with_and_it_is_said_why(
+    tmp_path: Path, case: str
+) -> None:
+    issue, said = SERVERS[case]
+    authority = Authority(tmp_path)
+    mine, theirs = authority.issue(B), issue(authority)
+    configuration = grpc.ssl_server_certificate_configuration(
+        [(theirs.key.read_bytes(), theirs.cert.read_bytes())], authority.path.read_bytes()
+    )
+    credentials = grpc.dynamic_ssl_server_credentials(
+        configuration, lambda: configuration, require_client_authentication=True
+    )
+    async with open_bridge() as bridge:
+        server = await bridge.serve([(PEER, Servicer())], ["127.0.0.1:0"], credentials=credentials)
+        asking = Door(bridge, authority, server.ports[0], [])
+        if case != "without a URI":  # who is there TLS tells by a name that goes with the URI
+            assert (await refusal(asking, mine, "Exchange", speaking("b"))).startswith(
+                "UNAVAILABLE"
+            )
+        obstacle = await why_refused(Address("127.0.0.1", asking.port), mine.tls, B, "a")
+        assert obstacle is not None
+        assert said in obstacle.text
+
+
+async def test_nothing_is_said_where_nothing_is_wrong(tmp_path: Path) -> None:
+    async with door(tmp_path) as opened:
+        files = opened.authority.issue(B)
+        assert await why_refused(Address("127.0.0.1", opened.port), files.tls, B, "a") is None
+        assert await why_refused(Address("127.0.0.1", opened.port), files.tls, B) is None
+
+
+async def test_a_server_that_speaks_no_tls_is_found_out(tmp_path: Path) -> None:
+    files = Authority(tmp_path).issue(B)
+    async with open_bridge() as bridge:
+        server = await bridge.serve([(PEER, Servicer())], ["127.0.0.1:0"])
+        obstacle = await why_refused(Address("127.0.0.1", server.ports[0]), files.tls, B)
+        assert obstacle is not None
+        assert "[tls]" in obstacle.remedy
+
+
+async def test_a_call_ends_when_the_certificate_of_the_caller_expires(tmp_path: Path) -> None:
+    async with door(tmp_path) as opened:
+        files = opened.authority.issue(identity("client/shop-1"))
+        (server,) = opened.bridge._servers
+        async with opened.watch(files, "shop") as stream:
+            assert (await stream.receive())[0].cursor == "seen"
+            server.end_expired(time.time())
+            stream.send_nowait(cache.WatchRequest(acknowledged="x"))
+            assert (await stream.receive())[0].cursor == "seen"
+            server.end_expired(time.time() + 2 * HOUR.total_seconds())
+            with pytest.raises(RpcFailed, match="expired"):
+                await stream.receive()
+
+
+# ------------------------------------------------------------------ what they may do
+
+
+async def test_a_member_cannot_speak_in_the_name_of_another(tmp_path: Path) -> None:
+    async with door(tmp_path) as opened:
+        files = opened.authority.issue(B)
+        text = await refusal(opened, files, "Exchange", speaking("c"))
+        assert text == f"PERMISSION_DENIED: {B} speaks in the name of 'c'"
+        assert opened.denied == ["Exchange"]
+
+
+async def test_a_client_is_no_agent_and_an_agent_is_no_client(tmp_path: Path) -> None:
+    async with door(tmp_path) as opened:
+        client = opened.authority.issue(identity("client/b"))
+        agent = opened.authority.issue(B)
+        assert "for agent alone" in await refusal(opened, client, "Exchange", speaking("b"))
+        request = cache.InvalidateRequest(namespace="shop", keys=[b"k"])
+        assert "for client or operator" in await refusal(
+            opened, agent, "Invalidate", request, CACHE
+        )
+
+
+async def test_a_client_may_invalidate_what_a_grant_names_and_nothing_else(tmp_path: Path) -> None:
+    async with door(tmp_path) as opened:
+        files = opened.authority.issue(identity("client/shop-1"))
+        for allowed in ("shop", "shop.eu"):
+            request = cache.InvalidateRequest(namespace=allowed, keys=[b"k"])
+            await opened.call(files, "Invalidate", request, CACHE)
+        for namespace in ("billing", "shopping", "*"):
+            request = cache.InvalidateRequest(namespace=namespace, keys=[b"k"])
+            text = await refusal(opened, files, "Invalidate", request, CACHE)
+            assert text.startswith("PERMISSION_DENIED: no grant lets client/shop-1 invalidate")
+
+
+async def test_a_watcher_needs_a_grant_for_every_namespace_that_it_names(tmp_path: Path) -> None:
+    async with door(tmp_path) as opened:
+        files = opened.authority.issue(identity("client/shop-1"))
+        async with opened.watch(files, "shop", "shop.eu") as stream:
+            assert len(await stream.receive()) == 1
+        async with opened.watch(files, "shop", "billing") as stream:
+            with pytest.raises(RpcFailed, match="watch namespace 'billing'"):
+                await stream.receive()
+
+
+async def test_only_an_operator_may_do_what_operators_do(tmp_path: Path) -> None:
+    async with door(tmp_path) as opened:
+        for label in ("agent/b", "client/shop-1", "client/monitor"):
+            files = opened.authority.issue(identity(label))
+            text = await refusal(opened, files, "Leave", admin.LeaveRequest(), ADMIN)
+            assert text.startswith("PERMISSION_DENIED")
+        operator = opened.authority.issue(identity("operator/ann"))
+        await opened.call(operator, "Leave", admin.LeaveRequest(), ADMIN)
+
+
+# ------------------------------------------------------------------ the table
+
+
+ALL = [method for descriptor in DESCRIPTORS for method in methods(descriptor).values()]
+
+
+@pytest.mark.parametrize("method", ALL, ids=lambda method: method.path)
+def test_every_rpc_has_a_rule(method: Any) -> None:
+    assert method.path in RULES
+
+
+def test_no_rule_is_about_an_rpc_that_does_not_exist() -> None:
+    assert {*RULES} == {method.path for method in ALL}
+
+
+@pytest.mark.parametrize("gate", ["asking", "open"])
+async def test_an_rpc_without_a_rule_is_refused_at_every_door(
+    tmp_path: Path, gate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(RULES, "/coherd.v1.PeerService/Exchange")
+    async with door(tmp_path) as opened:
+        if gate == "asking":
+            text = await refusal(opened, opened.authority.issue(B), "Exchange", speaking("b"))
+        else:
+            server = await opened.bridge.serve(
+                [(PEER, Servicer())], ["127.0.0.1:0"], gate=LocalGate()
+            )
+            channel = opened.bridge.channel(f"127.0.0.1:{server.ports[0]}")
+            with pytest.raises(RpcFailed) as caught:
+                await channel.unary(methods(PEER)["Exchange"], speaking("b"), timeout=10)
+            text = str(caught.value)
+        assert "no rule says who may call /coherd.v1.PeerService/Exchange" in text
+
+
+NAMESPACES: dict[str, Any] = {
+    "Invalidate": cache.InvalidateRequest(namespace="n"),
+    "InvalidateProgress": cache.InvalidateProgressRequest(
+        invalidate=cache.InvalidateRequest(namespace="n")
+    ),
+    "GetReceipt": cache.GetReceiptRequest(dots=[Dots(namespace="n")]),
+    "Watch": cache.WatchRequest(open=cache.WatchOpen(namespaces=["n"])),
+    "TraceKey": admin.TraceKeyRequest(namespace="n"),
+}
+
+
+@pytest.mark.parametrize("method", [m for m in ALL if "Peer" not in m.path], ids=lambda m: m.path)
+def test_a_rule_finds_the_namespaces_of_a_request(method: Any) -> None:
+    request = NAMESPACES.get(method.name)
+    rule = RULES[method.path]
+    if request is None or method.path.startswith("/grpc"):
+        assert set(rule.namespaces(method.request_class())) == {"*"}
+    else:
+        assert set(rule.namespaces(request)) == {"n"}
+
+
+SPEAKING: dict[str, Any] = {
+    "Link": pb.LinkRequest(open=pb.LinkOpen(me=Member(name="n"))),
+} | {
+    name: methods(PEER)[name].request_class(sender=Origin(name="n"))
+    for name in ("Exchange", "Have", "Compare", "Fetch", "Applied", "Trace")
+}
+
+
+@pytest.mark.parametrize("name", methods(PEER))
+def test_a_rule_finds_in_whose_name_an_agent_speaks(name: str) -> None:
+    speaker = RULES[f"/{PEER.full_name}/{name}"].speaker
+    assert speaker is not None
+    assert speaker(SPEAKING[name]) == "n"

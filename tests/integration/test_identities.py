@@ -1,0 +1,141 @@
+"""Agents that ask for certificates, as real processes: among each other, of clients, of the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from certificates import Authority, Files, identity
+from integration.agents import AgentProcess, cluster, lone
+from integration.polling import poll
+from servers import free_port
+
+from coherd.v1 import cache_service_pb2 as cache
+
+NAMES = ("a", "b", "c")
+GRANTS = """
+[[grants]]
+identities = ["client/shop-*"]
+verbs = ["read", "invalidate", "watch"]
+namespaces = ["shop"]
+"""
+
+
+class Hosts:
+    """Three agents with certificates; the first also asks clients for theirs."""
+
+    def __init__(self, authority: Authority, agents: list[AgentProcess], port: int) -> None:
+        self.authority = authority
+        self.agents = agents
+        self.port = port
+
+    def coherd(self, files: Files | None, *arguments: str) -> tuple[int, str, str]:
+        """Run the command against the door that asks."""
+        environment = {**os.environ, "COHERD_ADDRESS": f"127.0.0.1:{self.port}"}
+        if files is not None:
+            environment |= {
+                "COHERD_CERT": str(files.cert),
+                "COHERD_CA": str(files.ca),
+                "COHERD_KEY": str(files.key),
+            }
+        command = [sys.executable, "-m", "coherd", *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, env=environment
+        )
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    folder = tmp_path_factory.mktemp("identities")
+    authority = Authority(folder / "pki")
+    settings = {n: GRANTS + authority.issue(identity(f"agent/{n}")).toml for n in NAMES}
+    port = free_port()
+    with cluster(folder, NAMES, settings, asking={"a": port}) as agents:
+        yield Hosts(authority, agents, port)
+
+
+def test_agents_with_certificates_keep_each_other_coherent(hosts: Hosts) -> None:
+    for agent in hosts.agents:
+        receipt = agent.invalidate(keys=[b"user:1"], wait=cache.WAIT_REGION, timeout=5)
+        assert sorted(receipt.applied) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("label", "namespace", "code"),
+    [("client/shop-1", "shop", 0), ("client/shop-1", "billing", 5), ("operator/ann", "billing", 0)],
+)
+def test_a_client_may_what_a_grant_says(
+    hosts: Hosts, label: str, namespace: str, code: int
+) -> None:
+    files = hosts.authority.issue(identity(label))
+    ended, _, error = hosts.coherd(files, "invalidate", namespace, "user:1", "--wait", "region")
+    assert ended == code, error
+    if code:
+        assert "no grant lets client/shop-1 invalidate namespace 'billing'" in error
+        assert error.count("\n") == 1
+
+
+def test_an_operator_sees_everything_and_a_client_does_not(hosts: Hosts) -> None:
+    operator = hosts.authority.issue(identity("operator/ann"))
+    ended, text, _ = hosts.coherd(operator, "status", "-o", "json")
+    assert ended == 0
+    assert json.loads(text)["ready"] is True
+    client = hosts.authority.issue(identity("client/shop-1"))
+    ended, _, error = hosts.coherd(client, "join", "127.0.0.1:1")
+    assert ended == 5
+    assert "no grant lets client/shop-1 admin" in error
+
+
+def test_the_command_says_why_no_handshake_comes_about(hosts: Hosts) -> None:
+    foreign = Authority(hosts.authority.folder, "foreign")
+    files = foreign.issue(identity("operator/eve"), ca=hosts.authority.path)
+    ended, _, error = hosts.coherd(files, "status")
+    assert ended != 0
+    assert "it refuses the own certificate" in error
+    assert error.count("\n") == 1
+    ended, _, error = hosts.coherd(None, "status")
+    assert "--cert" in error
+
+
+WRONG = {
+    "another cluster's": "is the certificate of",
+    "without a URI": "no URI among its alternative names",
+    "another name's": "is the certificate of",
+}
+"""What is said of which."""
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_agent_does_not_start_with_a_certificate_that_is_not_its_own(
+    tmp_path: Path, case: str
+) -> None:
+    authority = Authority(tmp_path / "pki")
+    files = {
+        "another cluster's": lambda: authority.issue(identity("agent/a", cluster="other")),
+        "without a URI": lambda: authority.issue(identity("agent/a"), uris=[]),
+        "another name's": lambda: authority.issue(identity("agent/b")),
+    }[case]()
+    with lone(tmp_path, settings=files.toml) as agent:
+        line = agent.refused()
+        assert str(files.cert) in line
+        assert WRONG[case] in line
+
+
+def test_who_has_a_certificate_of_another_authority_is_told_so_in_its_log(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    foreign = Authority(tmp_path / "pki", "foreign")
+    files = foreign.issue(identity("agent/d"), ca=hosts.authority.path)
+    with lone(tmp_path, "d", files.toml) as stranger:
+        stranger.seeds = [hosts.agents[0].address]
+        stranger.start()
+        poll(lambda: '"refused"' in stranger.log, "the refusal in the log")
+        (line,) = [line for line in stranger.log.splitlines() if '"refused"' in line]
+        assert "it refuses the own certificate" in json.loads(line)["error"]
+        assert "d" not in hosts.agents[0].states()
