@@ -26,6 +26,7 @@ from coherd.api.services import ADMIN, CACHE, PEER
 from coherd.clock import BootClock
 from coherd.cluster.agent import Agent, draw_epoch
 from coherd.cluster.lateness import Lateness
+from coherd.config.conflicts import exposed
 from coherd.data_dir import JOURNAL_NAME, locked
 from coherd.errors import StartRefused
 from coherd.handlers.redis import RedisHandler
@@ -90,7 +91,8 @@ async def run(
                     *await _serve_local(agent, bridge, security),
                 ]
                 if security is not None:
-                    agent.explain = security.explain
+                    agent.protection.credentials = security.credentials
+                    agent.protection.explain = security.explain
                     agent.exchanging.why_refused = security.why_refused
                     nursery.start_soon(security.run)
                 agent.start()
@@ -156,6 +158,13 @@ def _stop_signals() -> Iterator[trio.Event]:
 
 
 def _log_start(agent: Agent) -> None:
+    for setting, address in exposed(agent.config).items():
+        log.warning(
+            "nothing is encrypted, and nobody is asked who they are",
+            setting=setting,
+            address=str(address),
+            remedy="set [tls], or a loopback address",
+        )
     log.info(
         "started",
         agent=agent.config.name,
@@ -205,9 +214,7 @@ async def _serve_peers(
     config = agent.config
     serve = open_door if security is None else security.door
     try:
-        server = await serve(
-            bridge, [(PEER, peers)], [str(config.listen)], refused=agent.count_refused
-        )
+        server = await serve(agent, bridge, [(PEER, peers)], [str(config.listen)])
     except OSError as error:
         raise StartRefused(f"{error.strerror} Set `listen` to an address that is free") from None
     if not config.listen.port and config.advertise is None:
@@ -236,11 +243,11 @@ async def _serve_local(agent: Agent, bridge: Bridge, security: Security | None) 
         with private_mode():
             return [
                 await serve(
+                    agent,
                     bridge,
                     services,
                     addresses,
                     message_bytes_max=REQUEST_BYTES_MAX,
-                    refused=agent.count_refused,
                 )
                 for serve, addresses in doors
                 if addresses

@@ -11,6 +11,7 @@ from coherd.api.traces import encode_host, question_of, trace_timeout
 from coherd.cluster.counts import NamespaceCounts
 from coherd.cluster.diagnosis import Diagnosis
 from coherd.cluster.roster import State
+from coherd.config.conflicts import exposed
 from coherd.errors import RpcFailed
 from coherd.v1 import admin_service_pb2 as pb
 
@@ -58,6 +59,7 @@ class AdminService:
             members_alive=1 + sum(member.state is State.ALIVE for member in members),
             members_known=1 + len(members),
             cursor=str(agent.ingest.write_out(agent.feed.position)),
+            security=self._security(),
         )
 
     async def Diagnose(  # noqa: N802
@@ -102,6 +104,14 @@ class AdminService:
         return pb.TraceKeyResponse(
             hosts=[encode_host(host, now, offsets.get(host.name)) for host in hosts]
         )
+
+    def _security(self) -> pb.SecurityStatus:
+        credentials = self._agent.protection.credentials
+        status = pb.SecurityStatus(exposed=map(str, exposed(self._agent.config).values()))
+        if credentials is not None:
+            status.identity, status.problem = str(credentials.identity), credentials.problem
+            status.certificate_left_s = credentials.left
+        return status
 
     def _members(self) -> Iterator[types_pb2.Member]:
         agent = self._agent

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import ServiceDescriptor
 
+    from coherd.cluster.agent import Agent
     from coherd.config import AgentConfig, TlsConfig, UnixSocket
     from coherd.net.bridge import Bridge
     from coherd.net.bridge_server import Server
@@ -38,12 +39,13 @@ class Serve(Protocol):
 
     async def __call__(
         self,
+        agent: Agent,
         bridge: Bridge,
         services: Sequence[tuple[ServiceDescriptor, object]],
         addresses: Sequence[str],
         **options: Any,
     ) -> Server:
-        """See `Bridge.serve`, which takes the options, too."""
+        """See `Bridge.serve`, which takes the options, too; `agent` counts what is refused."""
 
 
 def is_asked(address: Address | UnixSocket) -> bool:
@@ -52,13 +54,16 @@ def is_asked(address: Address | UnixSocket) -> bool:
 
 
 async def open_door(
+    agent: Agent,
     bridge: Bridge,
     services: Sequence[tuple[ServiceDescriptor, object]],
     addresses: Sequence[str],
     **options: Any,
 ) -> Server:
     """Open a door at which nobody is asked."""
-    return await bridge.serve(services, addresses, gate=LocalGate(), **options)
+    return await bridge.serve(
+        services, addresses, gate=LocalGate(), refused=agent.count_refused, **options
+    )
 
 
 class Security:
@@ -84,6 +89,7 @@ class Security:
 
     async def door(
         self,
+        agent: Agent,
         bridge: Bridge,
         services: Sequence[tuple[ServiceDescriptor, object]],
         addresses: Sequence[str],
@@ -95,8 +101,12 @@ class Security:
             addresses,
             credentials=self.credentials.server(),
             gate=CertificateGate(
-                lambda: self.credentials.identity, lambda: self._grants, self._wall
+                lambda: self.credentials.identity,
+                lambda: self._grants,
+                self._wall,
+                agent.protection.count_denied,
             ),
+            refused=agent.count_refused,
             options=[
                 ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
                 ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),

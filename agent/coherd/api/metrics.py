@@ -107,6 +107,19 @@ class Exporter:
             (((rpc,), number) for rpc, number in agent.refused.items()),
         )
         yield counter(
+            "coherd_denied_total",
+            "Calls that were refused because of who called.",
+            ("rpc",),
+            (((rpc,), number) for rpc, number in agent.protection.denied.items()),
+        )
+        credentials = agent.protection.credentials
+        yield gauge(
+            "coherd_certificate_expiry_timestamp_seconds",
+            "When the own certificate expires, in seconds since 1970; absent without one.",
+            (),
+            one(credentials.bundle.holder.not_after if credentials else None),
+        )
+        yield counter(
             "coherd_invalidations_total",
             "Invalidations answered, by what they waited for and whether that was reached.",
             ("wait", "outcome"),

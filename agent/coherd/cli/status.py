@@ -76,6 +76,7 @@ def head(found: pb.GetStatusResponse) -> Iterator[str]:
     yield f"state    {state}, up {duration(found.uptime_s)}"
     for reason in found.reasons:
         yield f"         {escaped(reason)}"
+    yield from security(found)
     yield f"members  {found.members_alive} of {found.members_known} alive"
     yield (
         f"journal  durability {word(types_pb2.Durability, journal.durability)}, "
@@ -89,6 +90,18 @@ def head(found: pb.GetStatusResponse) -> Iterator[str]:
     if journal.healing:
         yield f"         {mark('healing', 'yellow')}: what may be lost is not made good yet"
     yield f"cursor   {escaped(found.cursor)}"
+
+
+def security(found: pb.GetStatusResponse) -> Iterator[str]:
+    """By what it is known to others, and where nobody asks."""
+    about = found.security
+    if about.identity:
+        yield f"identity {escaped(about.identity)}, for {duration(about.certificate_left_s)}"
+    if about.problem:
+        yield f"         {mark('not renewed', 'red')}: {escaped(about.problem)}"
+    if about.exposed:
+        where = ", ".join(map(escaped, about.exposed))
+        yield f"{mark('INSECURE', 'red')} nothing is encrypted at {where}, and whoever is there is let in"
 
 
 def listed(

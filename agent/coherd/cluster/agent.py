@@ -27,6 +27,7 @@ from coherd.cluster.linking import Linking
 from coherd.cluster.membership import Membership
 from coherd.cluster.offering import Offering
 from coherd.cluster.operators import Operators
+from coherd.cluster.protection import Protection
 from coherd.cluster.repairing import Repairing
 from coherd.cluster.retaining import Retaining
 from coherd.cluster.retiring import Retiring
@@ -38,7 +39,6 @@ from coherd.errors import NotDurable, Overloaded
 from coherd.journal import Write
 from coherd.limits import EPOCH_MAX
 from coherd.model import EVERY_NAMESPACE
-from coherd.net.obstacles import why_unreachable
 from coherd.replication.clock import HybridClock
 from coherd.replication.freshness import Freshness
 from coherd.replication.repair import Repair
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from coherd.config import AgentConfig
     from coherd.handlers import Handler
     from coherd.journal import Journal
-    from coherd.net.obstacles import Explain
     from coherd.net.peer import Dial, MemberInfo
 
 log = structlog.get_logger("coherd.agent")
@@ -85,8 +84,7 @@ class Agent:
         self.stamps = HybridClock()
         self.refused: Counter[str] = Counter()
         """Calls and answers that said something illegal, by RPC."""
-        self.explain: Explain = lambda address, _name: why_unreachable(address)
-        """Finds out in words why an agent cannot be spoken with."""
+        self.protection = Protection()
         self._nursery = nursery
         self.retaining = Retaining(config, journal, clock)
         horizon = self.retaining.horizon

@@ -15,6 +15,7 @@ import trio
 from coherd.cluster.findings import Finding, broken, fine, warning
 from coherd.cluster.host_checks import check_host
 from coherd.cluster.roster import State
+from coherd.config.conflicts import exposed
 from coherd.config.values import brief, printable
 from coherd.errors import HandlerFailed, RpcFailed
 from coherd.journal import Durability
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 PART_TIMEOUT = 8.0
 """Seconds for one part."""
+CERTIFICATE_LEFT_MIN = 3600.0
+"""Seconds for which a certificate should still be valid: who renews it has to be seen to first."""
 OFFSET_MAX = 5.0
 """Seconds that clocks may be apart."""
 ASKED_AT_ONCE = 32
@@ -78,6 +81,7 @@ class Diagnosis:
             *found["seed"],
             *found["link"],
             *self._versions(),
+            *self._security(),
             *found["disk"],
             *self._journal(),
             *found["handler"],
@@ -127,7 +131,7 @@ class Diagnosis:
         }:
             text, _, remedy = answer.details.rpartition(": ")
             return broken("seed", name, f"it refuses this agent: {printable(text)}", remedy)
-        obstacle = await self._agent.explain(seed, None) or Obstacle(
+        obstacle = await self._agent.protection.explain(seed, None) or Obstacle(
             f"something answers there that is no agent ({answer.code.lower()})",
             "name in `join` the `listen` address of an agent",
         )
@@ -195,6 +199,22 @@ class Diagnosis:
             remedy = f"others reach it: look for a firewall that drops port {port} between the two"
         text = f"{member.info.address} is not linked; {member.state.value} for {seconds}"
         return warning("link", name, text, remedy)
+
+    def _security(self) -> Iterator[Finding]:
+        for setting, address in exposed(self._agent.config).items():
+            text = f"others reach {address}: nothing is encrypted there, and nobody is asked"
+            yield warning("security", setting, text, "set [tls], or a loopback address")
+        credentials = self._agent.protection.credentials
+        if credentials is None:
+            return
+        if credentials.problem:
+            remedy = "correct the files; the certificate of before is used until it expires"
+            yield warning("security", "tls", credentials.problem, remedy)
+        text = f"{credentials.identity}, for {credentials.left / 3600:.1f} h"
+        if credentials.left < CERTIFICATE_LEFT_MIN:
+            yield warning("security", "tls", text, "renew it: `coherd pki renew`")
+        else:
+            yield fine("security", "tls", text)
 
     def _versions(self) -> Iterator[Finding]:
         """Compare what those run that are linked now."""

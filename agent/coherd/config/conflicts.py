@@ -37,12 +37,18 @@ def conflicts(config: AgentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
                 yield ("interest", "handlers"), text
 
 
+def exposed(config: AgentConfig) -> dict[str, Address]:
+    """Give the addresses that others can reach although nothing there is encrypted, by their settings."""
+    doors = {"http": config.http}
+    if config.tls is None:
+        doors = {"listen": config.listen, "advertise": config.advertise, **doors}
+    return {name: at for name, at in doors.items() if at is not None and not at.is_loopback}
+
+
 def _open_doors(config: AgentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     """Find addresses that others can reach although nobody is asked who they are."""
-    doors = {"listen": config.tls, "advertise": config.tls, "http": None}
-    for name, protection in doors.items():
-        address = getattr(config, name)
-        if address is None or address.is_loopback or protection or config.insecure:
+    for name, address in exposed(config).items():
+        if config.insecure:
             continue
         remedy = "use 127.0.0.1" if name == "http" else "set [tls], or use 127.0.0.1"
         text = (
@@ -50,10 +56,10 @@ def _open_doors(config: AgentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
             f"{remedy}, or set insecure = true to allow it"
         )
         yield (name, "insecure"), text
-    for address in config.local:
-        if isinstance(address, Address) and not address.is_loopback and config.tls is None:
+    for door in config.local:
+        if isinstance(door, Address) and not door.is_loopback and config.tls is None:
             text = (
-                f"{address} is not a loopback address, and without [tls] this door asks nobody who they "
+                f"{door} is not a loopback address, and without [tls] this door asks nobody who they "
                 'are; set [tls], or use 127.0.0.1, [::1] or "unix:/PATH"'
             )
             yield ("local", "tls"), text

@@ -52,6 +52,11 @@ class Credentials:
         """Who this agent is."""
         return self.bundle.holder.identity
 
+    @property
+    def left(self) -> float:
+        """For how many seconds its certificate is still valid."""
+        return self.bundle.holder.not_after - self._wall()
+
     def check_agent(self, cluster: str, name: str) -> None:
         """Refuse a certificate that is not that of the agent `name` of `cluster`."""
         me = self.identity

@@ -85,6 +85,7 @@ class GetStatusResponse(_message.Message):
     MEMBERS_ALIVE_FIELD_NUMBER: _builtins.int
     MEMBERS_KNOWN_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    SECURITY_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     """The cluster it belongs to."""
     ready: _builtins.bool
@@ -125,6 +126,10 @@ class GetStatusResponse(_message.Message):
     def journal(self) -> Global___JournalStatus:
         """The journal."""
 
+    @_builtins.property
+    def security(self) -> Global___SecurityStatus:
+        """By what it is known to others, and where nobody asks."""
+
     def __init__(
         self,
         *,
@@ -141,14 +146,51 @@ class GetStatusResponse(_message.Message):
         members_alive: _builtins.int = ...,
         members_known: _builtins.int = ...,
         cursor: _builtins.str = ...,
+        security: Global___SecurityStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["journal", b"journal", "me", b"me"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["journal", b"journal", "me", b"me", "security", b"security"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cursor", b"cursor", "handlers", b"handlers", "journal", b"journal", "links", b"links", "me", b"me", "members_alive", b"members_alive", "members_known", b"members_known", "namespaces", b"namespaces", "ready", b"ready", "reasons", b"reasons", "uptime_s", b"uptime_s", "watchers", b"watchers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cursor", b"cursor", "handlers", b"handlers", "journal", b"journal", "links", b"links", "me", b"me", "members_alive", b"members_alive", "members_known", b"members_known", "namespaces", b"namespaces", "ready", b"ready", "reasons", b"reasons", "security", b"security", "uptime_s", b"uptime_s", "watchers", b"watchers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class SecurityStatus(_message.Message):
+    """By what an agent is known to others, and where nobody asks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_LEFT_S_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    EXPOSED_FIELD_NUMBER: _builtins.int
+    identity: _builtins.str
+    """Who it is by its certificate; empty where it has none."""
+    certificate_left_s: _builtins.float
+    """For how many seconds its certificate is still valid."""
+    problem: _builtins.str
+    """Why the certificate files that are there now are not used; empty where they are."""
+    @_builtins.property
+    def exposed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its addresses that others can reach although nothing there is encrypted."""
+
+    def __init__(
+        self,
+        *,
+        identity: _builtins.str = ...,
+        certificate_left_s: _builtins.float = ...,
+        problem: _builtins.str = ...,
+        exposed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_left_s", b"certificate_left_s", "exposed", b"exposed", "identity", b"identity", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecurityStatus: _TypeAlias = SecurityStatus  # noqa: Y015
 
 @_typing.final
 class NamespaceStatus(_message.Message):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from certificates import identity
 
 from coherd.api.checks import client_of
 from coherd.errors import InvalidRequest
+from coherd.net.certificates import Holder
 
 
 def call(peer: str, *metadata: tuple[str, str | bytes]) -> SimpleNamespace:
-    return SimpleNamespace(peer=peer, metadata=(("user-agent", "x"), *metadata))
+    return SimpleNamespace(peer=peer, metadata=(("user-agent", "x"), *metadata), holder=None)
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,9 @@ def test_a_name_that_a_client_gives_itself_counts() -> None:
 def test_what_is_no_name_is_refused(name: str | bytes) -> None:
     with pytest.raises(InvalidRequest, match="illegal coherd-client: 1 to 128 letters"):
         client_of(call("unix:", ("coherd-client", name)))  # type: ignore[arg-type]
+
+
+def test_where_everybody_is_asked_the_certificate_counts_and_no_name() -> None:
+    asked = call("ipv4:10.0.0.1:1", ("coherd-client", "checkout-7"))
+    asked.holder = Holder(identity("client/web-1"), 0.0, 1.0)
+    assert client_of(asked) == "client/web-1"  # type: ignore[arg-type]
