@@ -8,6 +8,7 @@ import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING
@@ -91,10 +92,7 @@ async def run(
                     *await _serve_local(agent, bridge, security),
                 ]
                 if security is not None:
-                    agent.protection.credentials = security.credentials
-                    agent.protection.explain = security.explain
-                    agent.exchanging.why_refused = security.why_refused
-                    nursery.start_soon(security.run)
+                    _protect(agent, security, nursery)
                 agent.start()
                 _log_start(agent)
                 agent.operators.on_left = lambda: signal.raise_signal(signal.SIGTERM)
@@ -173,6 +171,15 @@ def _log_start(agent: Agent) -> None:
         local=[str(address) for address in agent.config.local],
         version=__version__,
     )
+
+
+def _protect(agent: Agent, security: Security, nursery: trio.Nursery) -> None:
+    """Have the agent known by its certificate, and looked after as long as it runs."""
+    credentials = agent.protection.credentials = security.credentials
+    credentials.on_renewed = partial(nursery.start_soon, agent.linking.renew)
+    agent.protection.explain = security.explain
+    agent.exchanging.why_refused = security.why_refused
+    nursery.start_soon(security.run)
 
 
 def _build(

@@ -38,6 +38,8 @@ KEPT_FOR = 60.0
 """Seconds for which a link to a member that is no finger is kept after it was needed last."""
 TEND_INTERVAL = 5.0
 """Seconds between two looks at which links are needed no more."""
+RENEW_INTERVAL = 0.2
+"""Seconds between two links that are opened anew."""
 REACH_TIMEOUT = 2.0
 """Seconds for which a link that is needed now may take to open."""
 
@@ -128,6 +130,13 @@ class Linking:
         self._nudges.pop(name, None)
         self._spreading.closed(name)
         self._spreading.forget(name)
+
+    async def renew(self) -> None:
+        """Open all links anew, one after the other: this agent is known by another certificate now."""
+        for name, peer in list(self.peers.items()):
+            if self.peers.get(name) is peer and (scope := self._scopes.get(name)):
+                scope.cancel()
+                await trio.sleep(RENEW_INTERVAL)
 
     def at(self, address: str) -> Peer | None:
         """Give the door to the agent at an address, where a link to it is open."""

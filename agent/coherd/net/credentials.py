@@ -46,6 +46,8 @@ class Credentials:
         self.bundle = load_bundle(tls, wall())
         self.problem = ""
         """Why the files that are there now are not used; empty when they are."""
+        self.on_renewed: Callable[[], None] = lambda: None
+        """Called when new files are used."""
 
     @property
     def identity(self) -> Identity:
@@ -113,6 +115,7 @@ class Credentials:
             return  # perhaps only a part of it is written: it is looked at again
         self._seen, self.bundle, self.problem = seen, bundle, ""
         log.info("certificate renewed", identity=str(self.identity))
+        self.on_renewed()
 
     def _load(self) -> Bundle:
         """Read the files again; they still have to be those of this agent."""
