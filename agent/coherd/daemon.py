@@ -29,7 +29,7 @@ from coherd.cluster.agent import Agent, draw_epoch
 from coherd.cluster.lateness import Lateness
 from coherd.config.conflicts import exposed
 from coherd.data_dir import JOURNAL_NAME, locked
-from coherd.errors import StartRefused
+from coherd.errors import ConfigError, StartRefused
 from coherd.handlers.redis import RedisHandler
 from coherd.journal import Durability
 from coherd.journal.sqlite import open_journal, read_boot_id
@@ -64,11 +64,12 @@ async def run(
     *,
     handlers: Sequence[Handler] = (),
     started: Callable[[Agent], None] = lambda _agent: None,
+    read: Callable[[], AgentConfig] | None = None,
 ) -> None:
     """Run an agent until SIGTERM or SIGINT; a second signal stops at once.
 
-    `handlers` are applied beside those of the configuration. `started` is called once it answers.
-    Raises StartRefused.
+    `handlers` are applied beside those of the configuration. `started` is called once it answers. `read`
+    gives the configuration as it is now: SIGHUP has the grants taken from it. Raises StartRefused.
     """
     _check_open_files()
     security = None if config.tls is None else Security(config, config.tls)
@@ -93,6 +94,8 @@ async def run(
                 ]
                 if security is not None:
                     _protect(agent, security, nursery)
+                if read is not None:
+                    nursery.start_soon(_obey_hangups, read, security)
                 agent.start()
                 _log_start(agent)
                 agent.operators.on_left = lambda: signal.raise_signal(signal.SIGTERM)
@@ -180,6 +183,20 @@ def _protect(agent: Agent, security: Security, nursery: trio.Nursery) -> None:
     agent.protection.explain = security.explain
     agent.exchanging.why_refused = security.why_refused
     nursery.start_soon(security.run)
+
+
+async def _obey_hangups(read: Callable[[], AgentConfig], security: Security | None) -> None:
+    """Take the grants of the file that is there now, whenever SIGHUP comes."""
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        async for _ in hangups:
+            try:
+                config = await trio.to_thread.run_sync(read)
+            except ConfigError as error:
+                log.error("the settings are not used", error=str(error))
+                continue
+            if security is not None:
+                security.grant(config.grants)
+            log.info("settings read again", grants=len(config.grants))
 
 
 def _build(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,6 +80,30 @@ def test_a_client_may_what_a_grant_says(
     if code:
         assert "no grant lets client/shop-1 invalidate namespace 'billing'" in error
         assert error.count("\n") == 1
+
+
+def times_read(agent: AgentProcess) -> int:
+    """Count how often it says that it has read its file again, rightly or in vain."""
+    return agent.log.count('"settings read again"') + agent.log.count('"the settings are not used"')
+
+
+def test_grants_are_read_again_without_a_restart(hosts: Hosts) -> None:
+    agent = hosts.agents[0]
+    files = hosts.authority.issue(identity("client/late"))
+    order = ("invalidate", "shop", "user:1")
+    assert hosts.coherd(files, *order)[0] == 5
+    before = agent.settings
+    for settings, code in (
+        (before.replace("client/shop-*", "client/*"), 0),
+        ("grants = 3\n" + before, 0),
+        (before, 5),
+    ):
+        agent.settings = settings
+        agent.write_config()
+        said = times_read(agent)
+        agent.signal(signal.SIGHUP)
+        poll(lambda n=said: times_read(agent) > n, "the file to be read")
+        assert hosts.coherd(files, *order)[0] == code
 
 
 def test_an_operator_sees_everything_and_a_client_does_not(hosts: Hosts) -> None:

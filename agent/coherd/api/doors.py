@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import ServiceDescriptor
 
     from coherd.cluster.agent import Agent
-    from coherd.config import AgentConfig, TlsConfig, UnixSocket
+    from coherd.config import AgentConfig, GrantConfig, TlsConfig, UnixSocket
     from coherd.net.bridge import Bridge
     from coherd.net.bridge_server import Server
     from coherd.net.obstacles import Obstacle
@@ -73,11 +73,15 @@ class Security:
         """Raises StartRefused."""
         clock = BootClock()
         self._wall: Callable[[], float] = lambda: clock.wall_ms() / 1000
-        self._grants = [each.grant for each in config.grants]
+        self.grant(config.grants)
         self._servers: list[Server] = []
         self.credentials = Credentials(tls, self._wall)
         self.credentials.check_agent(config.cluster, config.name)
         self._tls = tls
+
+    def grant(self, grants: Sequence[GrantConfig]) -> None:
+        """Let clients do what these say, and nothing else, from now on."""
+        self._grants = [each.grant for each in grants]
 
     async def explain(self, address: Address, name: str | None) -> Obstacle | None:
         """Find out why an agent cannot be spoken with: see `Explain`."""

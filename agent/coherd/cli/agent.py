@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -54,12 +56,16 @@ from coherd.config import load
 def agent(file: Path | None, *, log_level: str, log_format: str, **flags: object) -> None:
     """Run the agent of this host until SIGTERM or Ctrl-C; a second one stops it at once.
 
-    Flags override the variables COHERD_*, which override the file. The log goes to standard error.
+    Flags override the variables COHERD_*, which override the file. SIGHUP has the grants of the file read
+    again; new certificates are noticed without. The log goes to standard error.
     """
-    config = load(file, os.environ, flags)
+    read = partial(load, file, os.environ, flags)
+    config = read()
     import trio
 
     from coherd import daemon, logs
 
     logs.configure(log_level, json={"auto": None, "text": False, "json": True}[log_format])
-    trio.run(daemon.run, config)
+    # In a terminal SIGHUP says that it was closed.
+    in_terminal = sys.stdin is not None and sys.stdin.isatty()
+    trio.run(partial(daemon.run, config, read=None if in_terminal else read))

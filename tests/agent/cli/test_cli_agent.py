@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ran]:
 
     ran = Ran()
 
-    async def run(config: AgentConfig) -> None:
+    async def run(config: AgentConfig, *, read: Callable[[], AgentConfig] | None) -> None:
         await trio.lowlevel.checkpoint()
         ran.config = config
+        assert read is None or read() == config
         if ran.error is not None:
             raise ran.error
 
