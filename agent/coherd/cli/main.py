@@ -44,6 +44,7 @@ VERBS = {
     "pki": Verb(
         "coherd.cli.pki:pki", "Make certificates, for those who have no authority of their own."
     ),
+    "auth": Verb("coherd.cli.auth:auth", "Say who may do what by an agent's grants."),
     "simulate": Verb("coherd.cli.simulate:simulate", "Ask a simulated cluster of any size."),
     "demo": Verb("coherd.cli.demo:demo", "Watch three agents keep their caches coherent."),
 }
