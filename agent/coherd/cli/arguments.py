@@ -1,4 +1,4 @@
-"""What options of several verbs take: durations, waits, and the keys of a file."""
+"""What options of several verbs take: durations, waits, identities, and the keys of a file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 from coherd.cli.output import count_of, escaped
 from coherd.config.values import WrongValue, duration
 from coherd.errors import InvalidRequest
+from coherd.identity import Identity
 from coherd.limits import BATCH_ROWS_MAX, SELECTOR_BYTES_MAX, TIMEOUT_MAX
 
 STDIN = "-"
@@ -26,12 +27,16 @@ class Duration(click.ParamType[float]):
 
     name = "duration"
 
+    def __init__(self, low: float = 0.0, high: float = TIMEOUT_MAX) -> None:
+        self._low = low
+        self._high = high
+
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Read one."""
         try:
-            return duration(0.0, TIMEOUT_MAX)(value)
+            return duration(self._low, self._high)(value)
         except WrongValue as error:
             self.fail(str(error), param, ctx)
 
@@ -115,6 +120,17 @@ class Batches:
             )
         self._rows = {}
         self._count = 0
+
+
+def identity_of(text: str, trust: str, cluster: str) -> Identity:
+    """Read somebody: ROLE/NAME of a cluster, or a whole URI. Raises InvalidRequest."""
+    is_label = "://" not in text
+    if is_label and text.count("/") != 1:
+        raise InvalidRequest(f"{escaped(text)[:200]}: ROLE/NAME is due, such as client/web-1")
+    try:
+        return Identity.parse(f"spiffe://{trust}/cluster/{cluster}/{text}" if is_label else text)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
 
 
 def selector_of(text: str, *, is_hex: bool) -> bytes:

@@ -41,6 +41,10 @@ VERBS = {
     "forget": Verb("coherd.cli.forget:forget", "Strike an agent that will not come back."),
     "leave": Verb("coherd.cli.leave:leave", "Take this host's agent out of the cluster for good."),
     "config": Verb("coherd.cli.config:config", "Print, check and explain an agent's settings."),
+    "pki": Verb(
+        "coherd.cli.pki:pki", "Make certificates, for those who have no authority of their own."
+    ),
+    "auth": Verb("coherd.cli.auth:auth", "Say who may do what by an agent's grants."),
     "simulate": Verb("coherd.cli.simulate:simulate", "Ask a simulated cluster of any size."),
     "demo": Verb("coherd.cli.demo:demo", "Watch three agents keep their caches coherent."),
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toy_agent import ToyAgent, serving
+from toy_agent import ToyAgent, coherd, serving
 
 
 @pytest.fixture
@@ -16,3 +16,10 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ToyAgent]:
     with serving(agent, tmp_path / "s") as address:
         monkeypatch.setattr("coherd.cli.connection.LOCAL_DEFAULT", address)
         yield agent
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Path:
+    """The directory of a small authority of the domain example.org."""
+    assert coherd("pki", "init", tmp_path / "ca", "--trust", "example.org").exit_code == 0
+    return tmp_path / "ca"
