@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from coherd import daemon, logs
 from coherd.config import AgentConfig, load
 from coherd.errors import Overloaded
 from coherd.handlers import Resumption, Survey
+from coherd.identity import Identity, Role
 from coherd.model import Batch, Effect, HandlerInfo, Lane, Position
 from coherd.net import CORE_SETTINGS
+from coherd.pki import authority as pki
 from coherd.v1 import admin_service_pb2_grpc as admin_grpc
 from coherd.v1 import cache_service_pb2_grpc as cache_grpc
 from coherd.v1.admin_service_pb2 import GetStatusRequest, GetStatusResponse
@@ -208,6 +211,21 @@ class MeasuredAgent:
         return status is not None and bool(status.ready and status.members_alive == count)
 
 
+def certificates(folder: Path, count: int) -> list[str]:
+    """Make a certificate for each agent; give what its settings say of it."""
+    pki.create(folder / "pki", "example.org", datetime.now(UTC))
+    authority = pki.load(folder / "pki")
+    tables = []
+    for i in range(count):
+        identity = Identity("example.org", "default", Role.AGENT, f"bench-{i}")
+        path = authority.directory / f"{i}.pem"
+        authority.issue(identity, path, datetime.now(UTC))
+        tables.append(
+            f'[tls]\nca = "{path.with_name("ca.pem")}"\ncert = "{path}"\nkey = "{path.with_suffix(".key")}"'
+        )
+    return tables
+
+
 @contextmanager
 def agents(
     count: int,
@@ -216,10 +234,11 @@ def agents(
     settings: str = "",
     space: str = "",
     places: Sequence[networks.Host] = (),
+    tls: bool = False,
 ) -> Iterator[list[MeasuredAgent]]:
     """Run agents that know each other: on loopback, of one namespace if it is given, or a host each.
 
-    `settings` is TOML for all of them.
+    `settings` is TOML for all of them. With `tls` they know each other by certificates.
     """
     for name, value in CORE_SETTINGS.items():  # here gRPC is imported before the agent's own code
         os.environ.setdefault(name, value)
@@ -230,6 +249,7 @@ def agents(
             addresses = [f"127.0.0.1:{free_port()}" for _ in range(count)]
         seeds = ", ".join(f'"{address}"' for address in addresses[:3])
         running: list[MeasuredAgent] = []
+        known = certificates(Path(folder), count) if tls else [""] * count
         try:
             for i, address in enumerate(addresses):
                 path = Path(folder) / f"{i}.toml"
@@ -238,6 +258,7 @@ def agents(
                     f'name = "bench-{i}"\nlisten = "{address}"\njoin = [{seeds}]\n'
                     f'data_dir = "{folder}/{i}"\nlocal = ["{local}"]\nhttp = ""\n'
                     f'durability = "{durability}"\ninsecure = {str(bool(places)).lower()}\n{settings}\n'
+                    f"{known[i]}\n"
                 )
                 agent = MeasuredAgent(path, local, places[i].space if places else space)
                 agent.start()

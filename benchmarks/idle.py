@@ -25,11 +25,12 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--settle", type=float, default=10.0, help="seconds before")
+    parser.add_argument("--tls", action="store_true", help="agents with certificates")
     parser.add_argument("--quick", action="store_true", help="ends within a minute")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seconds, arguments.settle = 20.0, 5.0
-    figures = measure(arguments.agents, arguments.seconds, arguments.settle)
+    figures = measure(arguments.agents, arguments.seconds, arguments.settle, tls=arguments.tls)
     rows = [
         ("processor, % of a core", figures["cpu_percent"], figures["cpu_percent_max"]),
         ("resident, MB", figures["rss_mb"], figures["rss_mb_max"]),
@@ -41,10 +42,10 @@ def main() -> None:
     finish(figures)
 
 
-def measure(count: int, seconds: float, settle: float) -> dict[str, Any]:
+def measure(count: int, seconds: float, settle: float, *, tls: bool) -> dict[str, Any]:
     with ExitStack() as stack:
         space = stack.enter_context(networks.counted())
-        running = stack.enter_context(agents(count, space=space))
+        running = stack.enter_context(agents(count, space=space, tls=tls))
         time.sleep(settle)
         before = [agent.ask("cpu") for agent in running]
         bytes_before, packets_before = networks.loopback(space) if space else (0, 0)
