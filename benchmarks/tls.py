@@ -1,8 +1,8 @@
 """What does it cost that agents know each other by certificates, and encrypt what they say?
 
 Two clusters on loopback, one with certificates and one without, take turns: how long from a call until the
-last agent has applied the key, as `propagation.py` measures it, and how many rows a second one agent takes, as
-`throughput.py` does. The cluster whose turn it is not is at rest. What certificates cost at rest tells
+last agent has applied the key, as `propagation.py` measures it, and how many rows a second one agent takes,
+as `throughput.py` does. The cluster whose turn it is not is at rest. What certificates cost at rest tells
 `idle.py --tls`.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -108,8 +109,34 @@ class Authority:
         cert_path, key_path = self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
         cert_path.write_bytes(certificate.public_bytes(Encoding.PEM))
         key_path.touch(mode=0o600)
-        key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        key_path.write_bytes(pem_of(key))
         return Files(ca or self.path, cert_path, key_path)
+
+    def odd(self, who: Identity) -> bytes:
+        """Give a certificate in PEM that has one extension twice, which libraries notice late."""
+        builder = x509.CertificateBuilder(
+            self.certificate.subject,
+            _name("odd"),
+            self.key.public_key(),
+            x509.random_serial_number(),
+        )
+        now = datetime.now(UTC)
+        builder = builder.not_valid_before(now - HOUR).not_valid_after(now + HOUR)
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(who))])
+        builder = builder.add_extension(names, critical=False)
+        builder = builder.add_extension(
+            x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.18"), b"\x30\x00"),
+            critical=False,
+        )
+        der = builder.sign(self.key, SHA256()).public_bytes(Encoding.DER)
+        # The second is turned into another of the first kind; nobody has verified the signature by then.
+        twice = der.replace(bytes.fromhex("0603551d12"), bytes.fromhex("0603551d11"))
+        return ssl.DER_cert_to_PEM_cert(twice).encode()
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Write a key as a file has it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _name(text: str) -> x509.Name:

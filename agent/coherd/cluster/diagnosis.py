@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 PART_TIMEOUT = 8.0
 """Seconds for one part."""
-CERTIFICATE_LEFT_MIN = 3600.0
-"""Seconds for which a certificate should still be valid: who renews it has to be seen to first."""
 OFFSET_MAX = 5.0
 """Seconds that clocks may be apart."""
 ASKED_AT_ONCE = 32
@@ -211,7 +209,7 @@ class Diagnosis:
             remedy = "correct the files; the certificate of before is used until it expires"
             yield warning("security", "tls", credentials.problem, remedy)
         text = f"{credentials.identity}, for {credentials.left / 3600:.1f} h"
-        if credentials.left < CERTIFICATE_LEFT_MIN:
+        if credentials.is_due:
             yield warning("security", "tls", text, "renew it: `coherd pki renew`")
         else:
             yield fine("security", "tls", text)

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 FILE_BYTES_MAX = 1024 * 1024
 """Of one file: a chain of certificates has some thousands."""
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
+MALFORMED = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What is raised by certificates that are none; most of it only when an extension is read."""
 
 
 class Holder(NamedTuple):
@@ -66,22 +73,14 @@ def read_holder(certificate: x509.Certificate) -> Holder:
     """Find out who holds a certificate. Raises CertificateRefused."""
     subject = certificate.subject.rfc4514_string()[:80]
     try:
-        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        is_authority = basic.ca
-    except x509.ExtensionNotFound:
-        is_authority = False
-    except ValueError as error:
-        raise CertificateRefused(f"a certificate with malformed extensions: {error}") from None
+        is_authority, uris = _is_authority(certificate), _uris(certificate)
+    except MALFORMED as error:
+        raise CertificateRefused(f"the certificate of {subject!r} is malformed: {error}") from None
     if is_authority:
         raise CertificateRefused(
             f"the certificate of {subject!r} is that of an authority, which speaks for itself nowhere: "
             "issue one for the agent, client or operator with it"
         )
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except x509.ExtensionNotFound:
-        uris = []
     if len(uris) != 1:
         found = "no URI" if not uris else f"{len(uris)} URIs"
         hint = "; its common name counts for nothing" if not uris else ""
@@ -100,12 +99,28 @@ def read_holder(certificate: x509.Certificate) -> Holder:
     )
 
 
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except x509.ExtensionNotFound:
+        return False
+    return basic.value.ca
+
+
+def _uris(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    return names.value.get_values_for_type(x509.UniformResourceIdentifier)
+
+
 @lru_cache(maxsize=1024)
 def holder_of(pem: bytes) -> Holder:
     """Find out who holds the certificate that a peer has shown. Raises CertificateRefused."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+    except MALFORMED as error:
         raise CertificateRefused(f"what was shown is no certificate: {error}") from None
     return read_holder(certificate)
 
@@ -141,7 +156,7 @@ def _public(key: object) -> bytes:
 def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except MALFORMED as error:
         raise StartRefused(f"{path}: no certificates in PEM: {error}") from None
 
 
@@ -152,10 +167,12 @@ def _read(path: Path, setting: str) -> bytes:
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise StartRefused(f"{path} can't be read ({reason}): correct {setting}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise StartRefused(f"{path} is no file: correct {setting}")
-        data = file.read(FILE_BYTES_MAX + 1)
+        data = os.read(descriptor, FILE_BYTES_MAX + 1)
+    finally:
+        os.close(descriptor)
     if not data.strip():
         raise StartRefused(f"{path} is empty: correct {setting}")
     if len(data) > FILE_BYTES_MAX:

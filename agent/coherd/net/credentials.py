@@ -59,6 +59,12 @@ class Credentials:
         """For how many seconds its certificate is still valid."""
         return self.bundle.holder.not_after - self._wall()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it should have been renewed: less than a third of its time is left."""
+        holder = self.bundle.holder
+        return self.left < (holder.not_after - holder.not_before) / 3
+
     def check_agent(self, cluster: str, name: str) -> None:
         """Refuse a certificate that is not that of the agent `name` of `cluster`."""
         me = self.identity
@@ -101,9 +107,13 @@ class Credentials:
         """Look after the files."""
         while True:
             await trio.sleep(LOOK_INTERVAL)
-            seen = await trio.to_thread.run_sync(self._look)
-            if seen != self._seen:
-                await self._reload(seen)
+            await self.look()
+
+    async def look(self) -> None:
+        """Use the files that are there now, if they have changed and can be used."""
+        seen = await trio.to_thread.run_sync(self._look)
+        if seen != self._seen:
+            await self._reload(seen)
 
     async def _reload(self, seen: Signatures) -> None:
         try:

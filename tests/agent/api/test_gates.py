@@ -155,6 +155,7 @@ READ: dict[str, tuple[Issue, str]] = {
 """Certificates that TLS has nothing against, and what is said of them."""
 
 
+@pytest.mark.bad_input(66)
 @pytest.mark.parametrize("case", READ)
 async def test_a_certificate_that_names_its_holder_wrongly_is_refused_in_words(
     tmp_path: Path, case: str
@@ -178,6 +179,7 @@ UNREAD: dict[str, tuple[Issue, str]] = {
 """Certificates that TLS refuses, and what is found out about that by trying once more."""
 
 
+@pytest.mark.bad_input(66)
 @pytest.mark.parametrize("case", UNREAD)
 async def test_a_certificate_that_tls_refuses_is_explained_by_trying_once_more(
     tmp_path: Path, case: str
@@ -214,6 +216,7 @@ SERVERS: dict[str, tuple[Issue, str]] = {
 """What a server may show, and what is said of it."""
 
 
+@pytest.mark.bad_input(66)
 @pytest.mark.parametrize("case", SERVERS)
 async def test_a_server_with_a_wrong_certificate_is_not_spoken_with_and_it_is_said_why(
     tmp_path: Path, case: str
