@@ -112,5 +112,14 @@ CALL_STREAMS_MAX = _limit(
     "CALL_STREAMS_MAX", 1_000, "calls under way on one connection", "wait at the client"
 )
 CALLS_MAX = _limit("CALLS_MAX", 5_000, "calls under way at one server", TOO_LARGE)
+IDENTITY_CALLS_MAX = _limit(
+    "IDENTITY_CALLS_MAX", 500, "calls under way of one identity at one server", TOO_LARGE
+)
+IDENTITY_CONNECTIONS_MAX = _limit(
+    "IDENTITY_CONNECTIONS_MAX",
+    32,
+    "connections of one identity that have calls under way",
+    TOO_LARGE,
+)
 CONNECTIONS_MAX = _limit("CONNECTIONS_MAX", 512, "connections to one address", "closed")
 """Half of the descriptors that a process usually has."""

@@ -18,6 +18,7 @@ from doors import METHODS, PEER_ME, STREAM, Doors, Raw, exchange, have, payload,
 from google.protobuf.duration_pb2 import Duration
 from h2.exceptions import TooManyStreamsError
 from http2 import http2
+from identities import of_one_identity
 
 from coherd import limits, logs
 from coherd.api.peer_service import PeerService
@@ -325,6 +326,16 @@ async def connections(agent: Doors, value: int) -> bool:
     await agent.invalidate(keys=[b"a"])
     with descriptors(4 * value):
         return await trio.to_thread.run_sync(ask)
+
+
+@case("IDENTITY_CALLS_MAX")
+async def identity_calls(agent: Doors, value: int) -> bool:
+    return await of_one_identity(agent, 1, value - 1)
+
+
+@case("IDENTITY_CONNECTIONS_MAX")
+async def identity_connections(agent: Doors, value: int) -> bool:
+    return await of_one_identity(agent, value - 1, 1)
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from coherd.net.bridge_call import (
 )
 from coherd.net.bridge_method import CONNECTION_OPTIONS, methods
 from coherd.net.bridge_stream import EOF, Failure
+from coherd.net.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -103,6 +104,7 @@ class Server:
         self._open_servers = open_servers
         self._server: Any = None
         self._calls: set[Call] = set()
+        self._shares = Shares()
         self._ended_calls = trio.lowlevel.ParkingLot()
         self.ports: Sequence[int] = ()
         """The port of each address; 0 for a unix socket."""
@@ -135,6 +137,12 @@ class Server:
         if self._nursery.cancel_scope.cancel_called:
             self._loops.call_aio(call.finish, None, STOPPING)
             return
+        if call.holder is not None:
+            try:
+                self._shares.take(call.holder.identity, call.peer)
+            except Overloaded as error:
+                self._loops.call_aio(call.finish, None, _status(error, call.method))
+                return
         if call.deadline is not None:
             call.scope.deadline = trio.current_time() + call.deadline
         self._calls.add(call)
@@ -156,6 +164,8 @@ class Server:
         finally:
             self._loops.call_aio(call.finish, response, status)
             self._calls.discard(call)
+            if call.holder is not None:
+                self._shares.give_back(call.holder.identity, call.peer)
             if not self._calls:
                 self._ended_calls.unpark_all()
 
