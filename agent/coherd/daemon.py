@@ -24,9 +24,11 @@ from coherd.api.health_service import DESCRIPTOR as HEALTH
 from coherd.api.health_service import HealthService
 from coherd.api.peer_service import PeerService
 from coherd.api.services import ADMIN, CACHE, PEER
+from coherd.api.token import Token
 from coherd.clock import BootClock
 from coherd.cluster.agent import Agent, draw_epoch
 from coherd.cluster.lateness import Lateness
+from coherd.config import UnixSocket
 from coherd.config.conflicts import exposed
 from coherd.data_dir import JOURNAL_NAME, locked
 from coherd.errors import ConfigError, StartRefused
@@ -34,7 +36,7 @@ from coherd.handlers.redis import RedisHandler
 from coherd.journal import Durability
 from coherd.journal.sqlite import open_journal, read_boot_id
 from coherd.limits import REQUEST_BYTES_MAX
-from coherd.local_socket import make_room, private_mode
+from coherd.local_socket import Owner, make_room, private_mode
 from coherd.net.bridge import open_bridge
 from coherd.net.peer import MemberInfo
 from coherd.net.peer_client import GrpcPeer
@@ -73,6 +75,7 @@ async def run(
     """
     _check_open_files()
     security = None if config.tls is None else Security(config, config.tls)
+    token = None if config.token_file is None else Token(config.token_file)
     with _stop_signals() as stop, locked(config.data_dir, config.name):
         journal = open_journal(
             config.data_dir / JOURNAL_NAME,
@@ -88,9 +91,9 @@ async def run(
                 agent.serve([*_handlers(config), *handlers])
                 peers = PeerService(agent.endpoint)
                 servers: list[Server | HttpServer] = [
-                    *await _serve_http(agent, nursery),
+                    *await _serve_http(agent, nursery, token),
                     await _serve_peers(agent, peers, bridge, security),
-                    *await _serve_local(agent, bridge, security),
+                    *await _serve_local(agent, bridge, security, token),
                 ]
                 if security is not None:
                     _protect(agent, security, nursery)
@@ -236,7 +239,7 @@ async def _serve_peers(
     agent: Agent, peers: PeerService, bridge: Bridge, security: Security | None
 ) -> Server:
     config = agent.config
-    serve = open_door if security is None else security.door
+    serve = partial(open_door, None) if security is None else security.door
     try:
         server = await serve(agent, bridge, [(PEER, peers)], [str(config.listen)])
     except OSError as error:
@@ -247,7 +250,9 @@ async def _serve_peers(
     return server
 
 
-async def _serve_local(agent: Agent, bridge: Bridge, security: Security | None) -> list[Server]:
+async def _serve_local(
+    agent: Agent, bridge: Bridge, security: Security | None, token: Token | None
+) -> list[Server]:
     names = [CACHE.full_name, ADMIN.full_name]
     services = [
         (CACHE, CacheService(agent)),
@@ -255,17 +260,21 @@ async def _serve_local(agent: Agent, bridge: Bridge, security: Security | None) 
         (HEALTH, HealthService(names, lambda: not agent.reasons())),
     ]
     doors: list[tuple[Serve, list[str]]] = [
-        (open_door, [str(address) for address in agent.config.local if not is_asked(address)])
+        (
+            partial(open_door, token),
+            [str(address) for address in agent.config.local if not is_asked(address)],
+        )
     ]
     if security is not None:
         asked = [str(address) for address in agent.config.local if is_asked(address)]
         doors.append((security.door, asked))
-    for address in doors[0][1]:
-        if address.startswith("unix:"):
-            make_room(Path(address.removeprefix("unix:")))
+    owner = Owner.parse(agent.config.local_owner)
+    sockets = [Path(a.path) for a in agent.config.local if isinstance(a, UnixSocket)]
+    for path in sockets:
+        make_room(path, owner)
     try:
         with private_mode():
-            return [
+            servers = [
                 await serve(
                     agent,
                     bridge,
@@ -276,11 +285,14 @@ async def _serve_local(agent: Agent, bridge: Bridge, security: Security | None) 
                 for serve, addresses in doors
                 if addresses
             ]
+        for path in sockets:
+            owner.take(path)
     except OSError as error:
         raise StartRefused(f"{error.strerror} Set `local` to an address that is free") from None
+    return servers
 
 
-async def _serve_http(agent: Agent, nursery: trio.Nursery) -> list[HttpServer]:
+async def _serve_http(agent: Agent, nursery: trio.Nursery, token: Token | None) -> list[HttpServer]:
     if agent.config.http is None:
         return []
     from coherd.api.http_app import http_app
@@ -290,7 +302,7 @@ async def _serve_http(agent: Agent, nursery: trio.Nursery) -> list[HttpServer]:
     lateness = Lateness()
     exporter = Exporter(agent, lateness)
     listeners, address = await listen(agent.config.http)
-    server = HttpServer(http_app(agent, exporter.read, address), listeners)
+    server = HttpServer(http_app(agent, exporter.read, address, token), listeners)
     nursery.start_soon(lateness.run)
     nursery.start_soon(server.run)
     log.info("http", address=str(address))

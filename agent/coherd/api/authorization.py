@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 
 from coherd.api.services import ADMIN, CACHE, PEER
+from coherd.api.token import HEADER
 from coherd.errors import CertificateRefused, RpcFailed
 from coherd.grants import Verb, decide
 from coherd.identity import Role
@@ -24,6 +25,7 @@ from coherd.net.credentials import TLS_VERSION
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from coherd.api.token import Token
     from coherd.grants import Grant
     from coherd.identity import Identity
     from coherd.net.bridge import Call
@@ -101,10 +103,28 @@ RULES: dict[str, Rule] = {
 
 
 class LocalGate:
-    """The gate of doors where nobody is asked: it lets everybody through to what has a rule."""
+    """The gate of doors where no certificate is asked for: it lets everybody through to what has a rule.
 
-    def identify(self, _context: object) -> None:
+    With a token everybody who does not come over a unix socket has to carry it.
+    """
+
+    def __init__(self, token: Token | None, denied: Callable[[str], None]) -> None:
+        """`denied(rpc)` is called with each denial."""
+        self._token = token
+        self._denied = denied
+
+    def identify(self, context: Any) -> None:
         """See `Gate`."""
+        if self._token is None or context.peer().startswith("unix"):
+            return
+        metadata = dict(context.invocation_metadata() or ())
+        if not self._token.is_in(metadata.get(HEADER)):
+            self._denied("")
+            raise RpcFailed(
+                "UNAUTHENTICATED",
+                f"the secret of this agent's token_file is due in the header {HEADER}: the command line "
+                "finds it by COHERD_TOKEN_FILE",
+            )
 
     def check(self, call: Call, _request: object) -> None:
         """See `Gate`."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import ServiceDescriptor
 
+    from coherd.api.token import Token
     from coherd.cluster.agent import Agent
     from coherd.config import AgentConfig, GrantConfig, TlsConfig, UnixSocket
     from coherd.net.bridge import Bridge
@@ -54,15 +55,17 @@ def is_asked(address: Address | UnixSocket) -> bool:
 
 
 async def open_door(
+    token: Token | None,
     agent: Agent,
     bridge: Bridge,
     services: Sequence[tuple[ServiceDescriptor, object]],
     addresses: Sequence[str],
     **options: Any,
 ) -> Server:
-    """Open a door at which nobody is asked."""
+    """Open a door at which nobody is asked for more than the token, if there is one."""
+    gate = LocalGate(token, agent.protection.count_denied)
     return await bridge.serve(
-        services, addresses, gate=LocalGate(), refused=agent.count_refused, **options
+        services, addresses, gate=gate, refused=agent.count_refused, **options
     )
 
 

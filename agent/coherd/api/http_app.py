@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
+from coherd.api.token import HEADER
 from coherd.config import Address
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from coherd.api.token import Token
     from coherd.cluster.agent import Agent
 
 INDEX = """\
@@ -33,9 +35,16 @@ INDEX = """\
 """
 
 
-def http_app(agent: Agent, read: Callable[[], Collector], address: Address) -> Starlette:
-    """Give the application that is served at `address`; `read` gives the figures as they are then."""
+def http_app(
+    agent: Agent, read: Callable[[], Collector], address: Address, token: Token | None = None
+) -> Starlette:
+    """Give the application that is served at `address`; `read` gives the figures as they are then.
+
+    With a token only who carries it is answered, apart from the question whether the agent lives.
+    """
     middleware = [Middleware(_OwnHost, address=address)] if address.is_loopback else []
+    if token is not None:
+        middleware.append(Middleware(_Carried, token=token, denied=agent.protection.count_denied))
     app = Starlette(
         routes=[
             Route("/", _index),
@@ -100,6 +109,25 @@ class _OwnHost:
         except ValueError:
             return False
         return name == self._address.host.lower() or Address(name, 0).is_loopback
+
+
+class _Carried:
+    """Refuses requests without the token, but tells everybody that the agent lives."""
+
+    def __init__(self, app: ASGIApp, token: Token, denied: Callable[[str], None]) -> None:
+        self._app = app
+        self._token = token
+        self._denied = denied
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        if scope.get("path") == "/livez" or self._token.is_in(headers.get(HEADER.encode())):
+            await self._app(scope, receive, send)
+            return
+        self._denied("")
+        refusal = _text(f"the secret of token_file is due in the header {HEADER}\n", 401)
+        refusal.headers["www-authenticate"] = "Bearer"
+        await refusal(scope, receive, send)
 
 
 _NO_STORE = {"cache-control": "no-store"}

@@ -123,14 +123,17 @@ def connect(local: str | None) -> Iterator[Connection]:
         ("grpc.min_reconnect_backoff_ms", RECONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
     ]
-    tls = certificate.chosen() if isinstance(address, Address) else None
+    from coherd.cli import token
+
+    is_tcp = isinstance(address, Address)
+    tls = certificate.chosen() if is_tcp else None
     bundle = certificate.load(tls) if tls else None
     if bundle is None or not isinstance(address, Address):
         opened = grpc.insecure_channel(str(address), options)
     else:
         opened = certificate.channel(address, bundle, options)
     with opened as channel:
-        connection = Connection(address, channel)
+        connection = Connection(address, token.carrying(channel) if is_tcp else channel)
         try:
             with connection.failures():
                 yield connection

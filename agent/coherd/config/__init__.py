@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from coherd.config import address as config_address
+from coherd.config import security as config_security
 from coherd.config import values as config_values
 from coherd.config.address import Address, UnixSocket, without_secrets
 from coherd.config.conflicts import conflicts
@@ -207,6 +208,16 @@ class AgentConfig:
         Listed(1, LOCAL_MAX),
     ] = (LOCAL_DEFAULT,)
     """Where applications of this host and the command line find it."""
+    local_owner: Annotated[str, Parsed(config_security.owner)] = ""
+    """Account and group that the sockets of `local` are given: "USER", "USER:GROUP" or ":GROUP".
+
+    Empty: those of the agent. Owner and group may do everything with this host's agent.
+    """
+    token_file: Annotated[Path | None, Parsed(config_security.optional_file)] = None
+    """A file with a secret that everybody carries who comes to a TCP address of `local`, or to `http`.
+
+    None: at loopback everybody is let in. At the unix socket nobody is asked for it.
+    """
     http: Annotated[Address | None, Parsed(config_address.optional_address)] = HTTP_DEFAULT
     """Where it tells metrics and health over HTTP; port 0 is any free one. None: off."""
     durability: Annotated[str, Parsed(config_values.one_of("os", "disk"))] = "os"

@@ -39,7 +39,7 @@ def conflicts(config: AgentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def exposed(config: AgentConfig) -> dict[str, Address]:
     """Give the addresses that others can reach although nothing there is encrypted, by their settings."""
-    doors = {"http": config.http}
+    doors = {} if config.token_file else {"http": config.http}
     if config.tls is None:
         doors = {"listen": config.listen, "advertise": config.advertise, **doors}
     return {name: at for name, at in doors.items() if at is not None and not at.is_loopback}
@@ -50,10 +50,10 @@ def _open_doors(config: AgentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     for name, address in exposed(config).items():
         if config.insecure:
             continue
-        remedy = "use 127.0.0.1" if name == "http" else "set [tls], or use 127.0.0.1"
+        protection = "token_file" if name == "http" else "[tls]"
         text = (
             f"{address} is not a loopback address and nothing there is encrypted; "
-            f"{remedy}, or set insecure = true to allow it"
+            f"set {protection}, or use 127.0.0.1, or set insecure = true to allow it"
         )
         yield (name, "insecure"), text
     for door in config.local:

@@ -73,6 +73,16 @@ data_dir = "/var/lib/coherd"
 # default: ["unix:/run/coherd/coherd.sock"]
 local = ["unix:/run/coherd/coherd.sock"]
 
+# Account and group that the sockets of local are given: "USER", "USER:GROUP" or ":GROUP". They may do
+# everything with this agent. "": those of the agent.
+# default: ""
+local_owner = ""
+
+# A file with a secret of at least 16 characters, 0600, that everybody carries who comes to a TCP address of
+# local or to http: "authorization: Bearer …". "": at loopback everybody is let in.
+# default: ""
+token_file = ""
+
 # Where it tells figures for Prometheus (/metrics) and its health (/livez, /readyz) over HTTP. Port 0: any
 # free one, logged. "" is off.
 # default: "127.0.0.1:4375"

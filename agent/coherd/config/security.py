@@ -14,6 +14,7 @@ from coherd.identity import Role
 
 PATTERNS_MAX = 1000
 _IDENTITY = re.compile(r"(?:[a-z*?]+)/(?:[A-Za-z0-9._*?-]{1,128})")
+_OWNER = re.compile(r"[A-Za-z0-9._-]+(?::[A-Za-z0-9._-]+)?|:[A-Za-z0-9._-]+")
 _NAMESPACES = re.compile(r"[a-z0-9._*?-]{1,64}")
 
 
@@ -23,6 +24,19 @@ def file(value: object) -> Path:
     if not text or text.startswith("~"):
         raise WrongValue(f"{shown(text)}: write the whole path of the file")
     return Path(text)
+
+
+def optional_file(value: object) -> Path | None:
+    """Read the path of a file, or nothing at all: none."""
+    return None if value == "" else file(value)
+
+
+def owner(value: object) -> str:
+    """Read USER, USER:GROUP or :GROUP, by name or number; whether they exist is seen at start."""
+    text = text_of(value, 'an owner such as "coherd:www-data" or ":www-data"')
+    if text and not _OWNER.fullmatch(text):
+        raise WrongValue(f'{shown(text)}: expected "USER", "USER:GROUP" or ":GROUP"')
+    return text
 
 
 def identity_pattern(value: object) -> str:

@@ -127,9 +127,9 @@ def holder_of(pem: bytes) -> Holder:
 
 def load_bundle(tls: TlsConfig, now: float) -> Bundle:
     """Read the files of `[tls]`. Raises StartRefused with the file and the remedy."""
-    roots, chain = _read(tls.ca, "tls.ca"), _read(tls.cert, "tls.cert")
-    _check_private(tls.key)
-    key = _read(tls.key, "tls.key")
+    roots, chain = read_file(tls.ca, "tls.ca"), read_file(tls.cert, "tls.cert")
+    check_private(tls.key)
+    key = read_file(tls.key, "tls.key")
     _certificates(roots, tls.ca)
     leaf = _certificates(chain, tls.cert)[0]
     try:
@@ -160,8 +160,8 @@ def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
         raise StartRefused(f"{path}: no certificates in PEM: {error}") from None
 
 
-def _read(path: Path, setting: str) -> bytes:
-    """Read a regular file: a FIFO would never end, and a directory says nothing."""
+def read_file(path: Path, setting: str) -> bytes:
+    """Read a regular file: a FIFO would never end, and a directory says nothing. Raises StartRefused."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
@@ -180,8 +180,8 @@ def _read(path: Path, setting: str) -> bytes:
     return data
 
 
-def _check_private(path: Path) -> None:
-    """Refuse a key that others can read."""
+def check_private(path: Path) -> None:
+    """Refuse a secret that others can read. Raises StartRefused."""
     try:
         found = path.stat()
     except OSError:
@@ -189,7 +189,7 @@ def _check_private(path: Path) -> None:
     if stat.S_ISREG(found.st_mode) and found.st_mode & OTHERS:
         raise StartRefused(
             f"{path} may be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "
-            f"`chmod 0600 {path}`, and replace the key if others were there"
+            f"`chmod 0600 {path}`, and replace it if others were there"
         )
     if found.st_uid not in {0, os.geteuid()}:
         raise StartRefused(f"{path} belongs to another account: `chown` it to the agent's")

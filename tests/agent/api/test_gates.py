@@ -351,7 +351,7 @@ async def test_an_rpc_without_a_rule_is_refused_at_every_door(
             text = await refusal(opened, opened.authority.issue(B), "Exchange", speaking("b"))
         else:
             server = await opened.bridge.serve(
-                [(PEER, Servicer())], ["127.0.0.1:0"], gate=LocalGate()
+                [(PEER, Servicer())], ["127.0.0.1:0"], gate=LocalGate(None, opened.denied.append)
             )
             channel = opened.bridge.channel(f"127.0.0.1:{server.ports[0]}")
             with pytest.raises(RpcFailed) as caught:

@@ -143,6 +143,8 @@ def test_every_setting_above_the_tables_has_a_variable() -> None:
         "COHERD_RESET_JITTER": "30",
         "COHERD_INTEREST": "",
         "COHERD_REPLAY_MAX": "5_000",
+        "COHERD_LOCAL_OWNER": ":www-data",
+        "COHERD_TOKEN_FILE": "/etc/coherd/token",
     }
     assert env.keys() == {f"COHERD_{name.upper()}" for name in SETTINGS}
     assert load(None, env, {}) == AgentConfig(
@@ -153,6 +155,8 @@ def test_every_setting_above_the_tables_has_a_variable() -> None:
         advertise=Address("10.0.0.1", 4373),
         insecure=True,
         join_alone=True,
+        local_owner=":www-data",
+        token_file=Path("/etc/coherd/token"),
         profile="fast",
         on_stop="leave",
         data_dir=Path("/data"),

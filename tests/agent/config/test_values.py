@@ -13,11 +13,9 @@ from coherd.config import (
     Address,
     AgentConfig,
     NamespaceConfig,
-    TlsConfig,
     UnixSocket,
 )
 from coherd.config.values import duration, format_duration
-from coherd.grants import Grant, Verb
 
 
 def words(text: str) -> list[str]:
@@ -201,49 +199,6 @@ def test_other_doors_for_applications_are_refused(file: Path, written: str, expe
     (problem,) = problems(file, f'insecure = true\nlocal = ["{written}"]')
     assert problem.startswith("FILE:2: local[0]: ")
     assert expected in problem
-
-
-TLS = '[tls]\nca = "/ca.pem"\ncert = "/a.pem"\nkey = "/a.key"\n'
-
-
-def test_a_door_that_others_can_reach_needs_certificates(file: Path) -> None:
-    local = 'insecure = true\nlocal = ["127.0.0.1:1", "0.0.0.0:4376"]\n'
-    (problem,) = problems(file, local)
-    assert problem.startswith("FILE:2: local: 0.0.0.0:4376 is not a loopback address")
-    assert 'set [tls], or use 127.0.0.1, [::1] or "unix:/PATH"' in problem
-    assert len(read(file, local + TLS).local) == 2
-
-
-def test_with_certificates_no_address_of_agents_needs_permission(file: Path) -> None:
-    config = read(file, 'listen = "10.0.0.1:1"\nadvertise = "host:1"\n' + TLS)
-    assert not config.insecure
-    assert config.tls == TlsConfig(Path("/ca.pem"), Path("/a.pem"), Path("/a.key"))
-    (problem,) = problems(file, 'http = "10.0.0.1:1"\n' + TLS)
-    assert "http: 10.0.0.1:1 is not a loopback address" in problem
-
-
-@pytest.mark.parametrize(
-    ("written", "expected"),
-    [
-        ('identities = ["web"]', "grants[0].identities[0]: expected an identity"),
-        ('identities = ["agent/*"]', "grants are for clients"),
-        ('verbs = ["write"]', "grants[0].verbs[0]: expected"),
-        ('namespaces = ["Shop"]', "matches no namespace"),
-        ("verbs = []", "is empty"),
-        ("tags = []", "unknown setting 'grants[0].tags'"),
-    ],
-)
-def test_what_is_wrong_with_a_grant_is_said(file: Path, written: str, expected: str) -> None:
-    right = {
-        "identities": 'identities = ["client/web-?"]',
-        "verbs": 'verbs = ["read", "watch"]',
-        "namespaces": 'namespaces = ["*"]',
-    }
-    text = "[[grants]]\n" + "\n".join((right | {written.partition(" ")[0]: written}).values())
-    (problem,) = problems(file, text)
-    assert expected in problem
-    (grant,) = read(file, "[[grants]]\n" + "\n".join(right.values())).grants
-    assert grant.grant == Grant(("client/web-?",), [Verb.READ, Verb.WATCH], ("*",))
 
 
 # Namespaces and handlers
