@@ -181,11 +181,10 @@ def _log_start(agent: Agent) -> None:
 
 def _protect(agent: Agent, security: Security, nursery: trio.Nursery) -> None:
     """Have the agent known by its certificate, and looked after as long as it runs."""
-    credentials = agent.protection.credentials = security.credentials
-    credentials.on_renewed = partial(nursery.start_soon, agent.linking.renew)
+    agent.protection.credentials = security.credentials
     agent.protection.explain = security.explain
     agent.exchanging.why_refused = security.why_refused
-    nursery.start_soon(security.run)
+    nursery.start_soon(security.run, agent.linking.renew)
 
 
 async def _obey_hangups(read: Callable[[], AgentConfig], security: Security | None) -> None:

@@ -5,6 +5,7 @@ At a unix socket or a loopback address nobody is asked, unless other agents are 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -16,7 +17,7 @@ from coherd.net.credentials import Credentials
 from coherd.net.obstacles import why_refused, why_unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from google.protobuf.descriptor import ServiceDescriptor
 
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
 
 CONNECTION_AGE_MS = 600_000
 """Milliseconds after which a connection is replaced by a new one, for which certificates are shown anew."""
+LINK_AGE = 480.0
+"""Seconds after which an agent opens its links anew by itself, lest they be cut while rows are under way."""
 CONNECTION_GRACE_MS = 10_000
 """Milliseconds that calls on the old one are given."""
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""Milliseconds in which somebody shows a certificate."""
 EXPIRY_INTERVAL = 20.0
 """Seconds between two looks at whose certificate has expired."""
 
@@ -117,17 +122,29 @@ class Security:
             options=[
                 ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
                 ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
             ],
             **options,
         )
         self._servers.append(server)
         return server
 
-    async def run(self) -> None:
-        """Take in new certificates, and end the calls of those whose certificate has expired."""
+    async def run(self, renew_links: Callable[[], Awaitable[None]]) -> None:
+        """Take in new certificates, and end the calls of those whose certificate has expired.
+
+        `renew_links` is called for new ones, and before connections get old.
+        """
         async with trio.open_nursery() as nursery:
+            self.credentials.on_renewed = partial(nursery.start_soon, renew_links)
             nursery.start_soon(self.credentials.run)
+            nursery.start_soon(_now_and_then, renew_links)
             while True:
                 await trio.sleep(EXPIRY_INTERVAL)
                 for server in self._servers:
                     server.end_expired(self._wall())
+
+
+async def _now_and_then(renew_links: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await trio.sleep(LINK_AGE)
+        await renew_links()
