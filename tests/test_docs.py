@@ -60,7 +60,7 @@ def test_every_verb_is_explained(verb: str) -> None:
     assert f"\n## `coherd {verb}`\n" in CLI
 
 
-@pytest.mark.parametrize("verb", re.findall(r"^## `coherd (\w+)`", CLI, re.MULTILINE))
+@pytest.mark.parametrize("verb", re.findall(r"^## `coherd ([\w-]+)`", CLI, re.MULTILINE))
 def test_no_verb_is_explained_that_does_not_exist(verb: str) -> None:
     assert verb in VERBS
 

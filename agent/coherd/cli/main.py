@@ -38,6 +38,9 @@ VERBS = {
     "members": Verb("coherd.cli.members:members", "List the agents that this one knows."),
     "join": Verb("coherd.cli.join:join", "Ask further agents who is in the cluster."),
     "doctor": Verb("coherd.cli.doctor:doctor", "Find what is wrong, and say what to do about it."),
+    "audit-log": Verb(
+        "coherd.cli.audit_log:audit_log", "Show who was refused, and who changed much."
+    ),
     "forget": Verb("coherd.cli.forget:forget", "Strike an agent that will not come back."),
     "leave": Verb("coherd.cli.leave:leave", "Take this host's agent out of the cluster for good."),
     "config": Verb("coherd.cli.config:config", "Print, check and explain an agent's settings."),
