@@ -25,12 +25,13 @@ from coherd.api.health_service import HealthService
 from coherd.api.peer_service import PeerService
 from coherd.api.services import ADMIN, CACHE, PEER
 from coherd.api.token import Token
+from coherd.audit import AuditLog
 from coherd.clock import BootClock
 from coherd.cluster.agent import Agent, draw_epoch
 from coherd.cluster.lateness import Lateness
 from coherd.config import UnixSocket
 from coherd.config.conflicts import exposed
-from coherd.data_dir import JOURNAL_NAME, locked
+from coherd.data_dir import AUDIT_NAME, JOURNAL_NAME, locked
 from coherd.errors import ConfigError, StartRefused
 from coherd.handlers.redis import RedisHandler
 from coherd.journal import Durability
@@ -88,6 +89,9 @@ async def run(
         try:
             async with open_bridge() as bridge, trio.open_nursery() as nursery:
                 agent = _build(config, journal, bridge, nursery, security)
+                audit = AuditLog(config.data_dir / AUDIT_NAME)
+                agent.protection.audit = lambda event: audit.note(event, agent.clock.now())
+                nursery.start_soon(audit.run)
                 agent.serve([*_handlers(config), *handlers])
                 peers = PeerService(agent.endpoint)
                 servers: list[Server | HttpServer] = [

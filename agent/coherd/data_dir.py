@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LOCK_NAME = "lock"
 JOURNAL_NAME = "journal.db"
+AUDIT_NAME = "audit.jsonl"
 
 
 @contextmanager

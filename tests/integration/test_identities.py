@@ -115,6 +115,11 @@ def test_an_operator_sees_everything_and_a_client_does_not(hosts: Hosts) -> None
     ended, _, error = hosts.coherd(client, "join", "127.0.0.1:1")
     assert ended == 5
     assert "no grant lets client/shop-1 admin" in error
+    log = str(hosts.agents[0].data / "audit.jsonl")
+    poll(lambda: "admin" in hosts.coherd(None, "audit-log", log)[1], "the denial in the audit log")
+    ended, text, _ = hosts.coherd(None, "audit-log", log, "--who", "client/shop-1", "-o", "json")
+    last = json.loads(text.splitlines()[-1])
+    assert (last["kind"], last["rpc"], last["outcome"]) == ("denied", "Join", "denied")
 
 
 def test_the_command_says_why_no_handshake_comes_about(hosts: Hosts) -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import structlog
-
 from coherd.api.services import ADMIN, CACHE, PEER
 from coherd.api.token import HEADER
 from coherd.errors import CertificateRefused, RpcFailed
@@ -23,18 +21,14 @@ from coherd.net.certificates import holder_of
 from coherd.net.credentials import TLS_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from coherd.api.auditing import Records
     from coherd.api.token import Token
     from coherd.grants import Grant
     from coherd.identity import Identity
     from coherd.net.bridge import Call
     from coherd.net.certificates import Holder
-
-log = structlog.get_logger("coherd.authorization")
-
-DENIALS_LOGGED_MAX = 1000
-"""Different denials that are logged, each once."""
 
 
 class Rule(NamedTuple):
@@ -108,10 +102,9 @@ class LocalGate:
     With a token everybody who does not come over a unix socket has to carry it.
     """
 
-    def __init__(self, token: Token | None, denied: Callable[[str], None]) -> None:
-        """`denied(rpc)` is called with each denial."""
+    def __init__(self, token: Token | None, records: Records) -> None:
         self._token = token
-        self._denied = denied
+        self._records = records
 
     def identify(self, context: Any) -> None:
         """See `Gate`."""
@@ -119,16 +112,21 @@ class LocalGate:
             return
         metadata = dict(context.invocation_metadata() or ())
         if not self._token.is_in(metadata.get(HEADER)):
-            self._denied("")
-            raise RpcFailed(
-                "UNAUTHENTICATED",
+            why = (
                 f"the secret of this agent's token_file is due in the header {HEADER}: the command line "
-                "finds it by COHERD_TOKEN_FILE",
+                "finds it by COHERD_TOKEN_FILE"
             )
+            self._records.refused(_local(context.peer()), "", why)
+            raise RpcFailed("UNAUTHENTICATED", why)
 
-    def check(self, call: Call, _request: object) -> None:
+    def check(self, call: Call, request: object) -> None:
         """See `Gate`."""
-        _rule(call)
+        self._records.let_through(_local(call.peer), _rule(call).verb, call, request)
+
+
+def _local(peer: str) -> str:
+    """Name somebody who has shown no certificate: by the way it came."""
+    return f"local {peer}"
 
 
 class CertificateGate:
@@ -139,31 +137,33 @@ class CertificateGate:
         me: Callable[[], Identity],
         grants: Callable[[], Sequence[Grant]],
         wall: Callable[[], float],
-        denied: Callable[[str], None] = lambda _rpc: None,
+        records: Records,
     ) -> None:
-        """`me()`: who this agent is; `wall()`: seconds since 1970; `denied(rpc)`: called with each denial."""
+        """`me()`: who this agent is; `wall()`: seconds since 1970."""
         self._me = me
         self._grants = grants
         self._wall = wall
-        self._denied = denied
-        self._logged: set[tuple[str, str]] = set()
+        self._records = records
 
     def identify(self, context: Any) -> Holder:
         """Find out who calls. Raises RpcFailed."""
-        shown = context.auth_context()
+        try:
+            holder = self._holder(context.auth_context())
+        except CertificateRefused as error:
+            self._records.refused(context.peer(), "", str(error))
+            raise RpcFailed("UNAUTHENTICATED", str(error)) from None
+        return holder
+
+    def _holder(self, shown: Mapping[str, Sequence[bytes]]) -> Holder:
         certificates = shown.get("x509_pem_cert")
         if not certificates:
-            raise RpcFailed("UNAUTHENTICATED", "no certificate was shown")
+            raise CertificateRefused("no certificate was shown")
         versions = [version.decode() for version in shown.get("ssl_tls_version", ())]
         if versions != [TLS_VERSION]:
-            raise RpcFailed("UNAUTHENTICATED", f"{TLS_VERSION} is due, this is {versions}")
-        try:
-            holder = holder_of(certificates[0])
-            holder.check(self._wall())
-            self._check_cluster(holder.identity)
-        except CertificateRefused as error:
-            self._note("", str(error))
-            raise RpcFailed("UNAUTHENTICATED", str(error)) from None
+            raise CertificateRefused(f"{TLS_VERSION} is due, this is {', '.join(versions)}")
+        holder = holder_of(certificates[0])
+        holder.check(self._wall())
+        self._check_cluster(holder.identity)
         return holder
 
     def _check_cluster(self, identity: Identity) -> None:
@@ -176,10 +176,11 @@ class CertificateGate:
     def check(self, call: Call, request: Any) -> None:
         """Refuse what the caller may not do. Raises RpcFailed."""
         assert call.holder is not None
-        identity = call.holder.identity
-        if why := self._why_not(identity, _rule(call), request):
-            self._note(call.method.name, f"{identity.label}: {why}")
+        identity, rule = call.holder.identity, _rule(call)
+        if why := self._why_not(identity, rule, request):
+            self._records.refused(str(identity), call.method.name, why)
             raise RpcFailed("PERMISSION_DENIED", why)
+        self._records.let_through(str(identity), rule.verb, call, request)
 
     def _why_not(self, identity: Identity, rule: Rule, request: Any) -> str:
         """Say why somebody may not make a request; empty when it may."""
@@ -194,13 +195,6 @@ class CertificateGate:
                 if not decision.allowed:
                     return decision.why
         return ""
-
-    def _note(self, rpc: str, why: str) -> None:
-        """Count a denial; log it when it is a new one."""
-        self._denied(rpc)
-        if (rpc, why) not in self._logged and len(self._logged) < DENIALS_LOGGED_MAX:
-            self._logged.add((rpc, why))
-            log.warning("denied", rpc=rpc, why=why)
 
 
 def _rule(call: Call) -> Rule:

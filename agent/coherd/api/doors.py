@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
+from coherd.api.auditing import Records
 from coherd.api.authorization import CertificateGate, LocalGate
 from coherd.clock import BootClock
 from coherd.config import Address
@@ -68,10 +69,14 @@ async def open_door(
     **options: Any,
 ) -> Server:
     """Open a door at which nobody is asked for more than the token, if there is one."""
-    gate = LocalGate(token, agent.protection.count_denied)
+    gate = LocalGate(token, _records(agent))
     return await bridge.serve(
         services, addresses, gate=gate, refused=agent.count_refused, **options
     )
+
+
+def _records(agent: Agent) -> Records:
+    return Records(agent.protection, agent.clock.wall_us)
 
 
 class Security:
@@ -116,7 +121,7 @@ class Security:
                 lambda: self.credentials.identity,
                 lambda: self._grants,
                 self._wall,
-                agent.protection.count_denied,
+                _records(agent),
             ),
             refused=agent.count_refused,
             options=[

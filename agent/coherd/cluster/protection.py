@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from coherd.net.obstacles import Obstacle, why_unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coherd.audit import Event
     from coherd.config import Address
     from coherd.net.credentials import Credentials
     from coherd.net.obstacles import Explain
@@ -21,6 +24,8 @@ class Protection:
         """By what this agent is known to others; None where nobody asks."""
         self.denied: Counter[str] = Counter()
         """Calls that were refused because of who called, by RPC; "": before one was looked at."""
+        self.audit: Callable[[Event], None] = lambda _event: None
+        """Notes who did what; for good where the agent is a process."""
         self.explain: Explain = _explain
         """Finds out in words why an agent cannot be spoken with."""
 

@@ -3,124 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 from certificates import HOUR, Authority, Files, identity
-from google.protobuf.descriptor import ServiceDescriptor
+from gated import ME, B, Door, Servicer, door, refusal, speaking
 
-from coherd.api.authorization import RULES, CertificateGate, LocalGate
-from coherd.api.health_service import DESCRIPTOR as HEALTH
 from coherd.api.services import ADMIN, CACHE, PEER
+from coherd.audit import DENIED, OK, Event, Kind
 from coherd.config import Address
 from coherd.errors import RpcFailed
-from coherd.grants import Grant, Verb
-from coherd.net.bridge import Bridge, Call, methods, open_bridge
-from coherd.net.credentials import Credentials
+from coherd.net.bridge import open_bridge
 from coherd.net.obstacles import why_refused
-from coherd.net.peer_client import TARGET_NAME
 from coherd.v1 import admin_service_pb2 as admin
 from coherd.v1 import cache_service_pb2 as cache
-from coherd.v1 import peer_service_pb2 as pb
-from coherd.v1.types_pb2 import Dots, Member, Origin
-
-ME = identity("agent/a")
-GRANTS = [
-    Grant(["client/shop-*"], [Verb.READ, Verb.INVALIDATE, Verb.WATCH], ["shop", "shop.*"]),
-    Grant(["client/monitor"], [Verb.READ], ["*"]),
-]
-DESCRIPTORS: tuple[ServiceDescriptor, ...] = (PEER, CACHE, ADMIN, HEALTH)
-
-
-class Servicer:
-    """Answers whatever comes through."""
-
-    async def Exchange(self, _request: pb.ExchangeRequest, _call: Call) -> pb.ExchangeResponse:
-        return pb.ExchangeResponse(wall_us=1)
-
-    async def Invalidate(
-        self, _request: cache.InvalidateRequest, call: Call
-    ) -> cache.InvalidateResponse:
-        assert call.holder is not None
-        return cache.InvalidateResponse()
-
-    async def Watch(self, call: Any) -> None:
-        while messages := await call.receive():
-            for _ in messages:
-                call.send_nowait(cache.WatchResponse(cursor="seen"))
-
-    async def Leave(self, _request: admin.LeaveRequest, _call: Call) -> admin.LeaveResponse:
-        return admin.LeaveResponse()
-
-
-class Door:
-    """One server whose gate asks, and the ways to call it."""
-
-    def __init__(self, bridge: Bridge, authority: Authority, port: int, denied: list[str]) -> None:
-        self.bridge = bridge
-        self.authority = authority
-        self.port = port
-        self.denied = denied
-
-    async def call(self, files: Files, name: str, request: Any, service: Any = PEER) -> Any:
-        """Make one call as the holder of `files`."""
-        channel = self._channel(files)
-        try:
-            return await channel.unary(methods(service)[name], request, timeout=10)
-        finally:
-            await channel.aclose()
-
-    @asynccontextmanager
-    async def watch(self, files: Files, *namespaces: str) -> AsyncIterator[Any]:
-        channel = self._channel(files)
-        async with channel.stream(methods(CACHE)["Watch"]) as stream:
-            stream.send_nowait(cache.WatchRequest(open=cache.WatchOpen(namespaces=namespaces)))
-            yield stream
-        await channel.aclose()
-
-    def _channel(self, files: Files) -> Any:
-        credentials = grpc.ssl_channel_credentials(
-            files.ca.read_bytes(), files.key.read_bytes(), files.cert.read_bytes()
-        )
-        return self.bridge.channel(
-            f"127.0.0.1:{self.port}",
-            credentials=credentials,
-            options=[(TARGET_NAME, ME.server_name)],
-        )
-
-
-@asynccontextmanager
-async def door(folder: Path, grants: list[Grant] = GRANTS) -> AsyncIterator[Door]:
-    authority = Authority(folder)
-    credentials = Credentials(authority.issue(ME).tls, time.time)
-    denied: list[str] = []
-    gate = CertificateGate(lambda: ME, lambda: grants, time.time, denied.append)
-    async with open_bridge() as bridge:
-        server = await bridge.serve(
-            [(descriptor, Servicer()) for descriptor in (PEER, CACHE, ADMIN)],
-            ["127.0.0.1:0"],
-            credentials=credentials.server(),
-            gate=gate,
-        )
-        yield Door(bridge, authority, server.ports[0], denied)
-
-
-def speaking(name: str) -> pb.ExchangeRequest:
-    return pb.ExchangeRequest(cluster="test", sender=Origin(name=name, epoch=1))
-
-
-async def refusal(opened: Door, files: Files, name: str, request: Any, service: Any = PEER) -> str:
-    with pytest.raises(RpcFailed) as caught:
-        await opened.call(files, name, request, service)
-    return str(caught.value)
-
-
-# ------------------------------------------------------------------ certificates
 
 
 async def test_an_agent_of_the_cluster_is_let_in(tmp_path: Path) -> None:
@@ -130,7 +29,6 @@ async def test_an_agent_of_the_cluster_is_let_in(tmp_path: Path) -> None:
 
 
 Issue = Callable[[Authority], Files]
-B = identity("agent/b")
 READ: dict[str, tuple[Issue, str]] = {
     "without a URI": (lambda ca: ca.issue(B, uris=[]), "no URI among its alternative names"),
     "a common name alone": (
@@ -232,7 +130,7 @@ async def test_a_server_with_a_wrong_certificate_is_not_spoken_with_and_it_is_sa
     )
     async with open_bridge() as bridge:
         server = await bridge.serve([(PEER, Servicer())], ["127.0.0.1:0"], credentials=credentials)
-        asking = Door(bridge, authority, server.ports[0], [])
+        asking = Door(bridge, authority, server.ports[0])
         if case != "without a URI":  # who is there TLS tells by a name that goes with the URI
             assert (await refusal(asking, mine, "Exchange", speaking("b"))).startswith(
                 "UNAVAILABLE"
@@ -280,7 +178,9 @@ async def test_a_member_cannot_speak_in_the_name_of_another(tmp_path: Path) -> N
         files = opened.authority.issue(B)
         text = await refusal(opened, files, "Exchange", speaking("c"))
         assert text == f"PERMISSION_DENIED: {B} speaks in the name of 'c'"
-        assert opened.denied == ["Exchange"]
+        assert opened.protection.denied == {"Exchange": 1}
+        why = f"{B} speaks in the name of 'c'"
+        assert opened.events == [Event(7, Kind.DENIED, str(B), "Exchange", outcome=DENIED, why=why)]
 
 
 async def test_a_client_is_no_agent_and_an_agent_is_no_client(tmp_path: Path) -> None:
@@ -322,75 +222,27 @@ async def test_only_an_operator_may_do_what_operators_do(tmp_path: Path) -> None
             files = opened.authority.issue(identity(label))
             text = await refusal(opened, files, "Leave", admin.LeaveRequest(), ADMIN)
             assert text.startswith("PERMISSION_DENIED")
+        opened.events.clear()
         operator = opened.authority.issue(identity("operator/ann"))
         await opened.call(operator, "Leave", admin.LeaveRequest(), ADMIN)
+        ann = str(identity("operator/ann"))
+        assert opened.events == [Event(7, Kind.ADMIN, ann, "Leave", outcome=OK)]
 
 
-# ------------------------------------------------------------------ the table
-
-
-ALL = [method for descriptor in DESCRIPTORS for method in methods(descriptor).values()]
-
-
-@pytest.mark.parametrize("method", ALL, ids=lambda method: method.path)
-def test_every_rpc_has_a_rule(method: Any) -> None:
-    assert method.path in RULES
-
-
-def test_no_rule_is_about_an_rpc_that_does_not_exist() -> None:
-    assert {*RULES} == {method.path for method in ALL}
-
-
-@pytest.mark.parametrize("gate", ["asking", "open"])
-async def test_an_rpc_without_a_rule_is_refused_at_every_door(
-    tmp_path: Path, gate: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(RULES, "/coherd.v1.PeerService/Exchange")
+async def test_who_invalidates_more_than_keys_is_written_down(tmp_path: Path) -> None:
     async with door(tmp_path) as opened:
-        if gate == "asking":
-            text = await refusal(opened, opened.authority.issue(B), "Exchange", speaking("b"))
-        else:
-            server = await opened.bridge.serve(
-                [(PEER, Servicer())], ["127.0.0.1:0"], gate=LocalGate(None, opened.denied.append)
+        files = opened.authority.issue(identity("client/shop-1"))
+        for request, what in (
+            (cache.InvalidateRequest(keys=[b"k"]), ""),
+            (cache.InvalidateRequest(everything=True, reason="new prices"), "everything"),
+            (
+                cache.InvalidateRequest(keys=[b"k"], prefixes=[b"a", b"b"], tags=[b"t"]),
+                "2 prefixes, 1 tags",
+            ),
+        ):
+            opened.events.clear()
+            request.namespace = "shop"
+            await opened.call(files, "Invalidate", request, CACHE)
+            assert [(e.kind, e.namespace, e.what, e.why) for e in opened.events] == (
+                [(Kind.WIDE, "shop", what, request.reason)] if what else []
             )
-            channel = opened.bridge.channel(f"127.0.0.1:{server.ports[0]}")
-            with pytest.raises(RpcFailed) as caught:
-                await channel.unary(methods(PEER)["Exchange"], speaking("b"), timeout=10)
-            text = str(caught.value)
-        assert "no rule says who may call /coherd.v1.PeerService/Exchange" in text
-
-
-NAMESPACES: dict[str, Any] = {
-    "Invalidate": cache.InvalidateRequest(namespace="n"),
-    "InvalidateProgress": cache.InvalidateProgressRequest(
-        invalidate=cache.InvalidateRequest(namespace="n")
-    ),
-    "GetReceipt": cache.GetReceiptRequest(dots=[Dots(namespace="n")]),
-    "Watch": cache.WatchRequest(open=cache.WatchOpen(namespaces=["n"])),
-    "TraceKey": admin.TraceKeyRequest(namespace="n"),
-}
-
-
-@pytest.mark.parametrize("method", [m for m in ALL if "Peer" not in m.path], ids=lambda m: m.path)
-def test_a_rule_finds_the_namespaces_of_a_request(method: Any) -> None:
-    request = NAMESPACES.get(method.name)
-    rule = RULES[method.path]
-    if request is None or method.path.startswith("/grpc"):
-        assert set(rule.namespaces(method.request_class())) == {"*"}
-    else:
-        assert set(rule.namespaces(request)) == {"n"}
-
-
-SPEAKING: dict[str, Any] = {
-    "Link": pb.LinkRequest(open=pb.LinkOpen(me=Member(name="n"))),
-} | {
-    name: methods(PEER)[name].request_class(sender=Origin(name="n"))
-    for name in ("Exchange", "Have", "Compare", "Fetch", "Applied", "Trace")
-}
-
-
-@pytest.mark.parametrize("name", methods(PEER))
-def test_a_rule_finds_in_whose_name_an_agent_speaks(name: str) -> None:
-    speaker = RULES[f"/{PEER.full_name}/{name}"].speaker
-    assert speaker is not None
-    assert speaker(SPEAKING[name]) == "n"

@@ -9,6 +9,7 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
+from coherd.api.auditing import Records
 from coherd.api.authorization import LocalGate
 from coherd.api.http_app import http_app
 from coherd.api.token import Token
@@ -60,8 +61,8 @@ class Context:
     ],
 )
 def test_who_comes_over_tcp_carries_it(token: Token, header: str | None, *, is_right: bool) -> None:
-    denied: list[str] = []
-    gate = LocalGate(token, denied.append)
+    protection = Protection()
+    gate = LocalGate(token, Records(protection, lambda: 0))
     gate.identify(Context("unix:/run/coherd.sock", header))
     over_tcp = Context("ipv4:127.0.0.1:1", header)
     if is_right:
@@ -69,11 +70,12 @@ def test_who_comes_over_tcp_carries_it(token: Token, header: str | None, *, is_r
     else:
         with pytest.raises(RpcFailed, match="UNAUTHENTICATED: the secret of"):
             gate.identify(over_tcp)
-    assert denied == [""] * (not is_right)
+    assert protection.denied[""] == (not is_right)
 
 
 def test_without_one_nobody_is_asked() -> None:
-    LocalGate(None, [].append).identify(Context("ipv4:127.0.0.1:1", None))
+    gate = LocalGate(None, Records(Protection(), lambda: 0))
+    gate.identify(Context("ipv4:127.0.0.1:1", None))
 
 
 @pytest.mark.parametrize(
