@@ -177,7 +177,6 @@ class AuditLog:
             size = self._file.ready()
             lines = self._batch(size, self._bytes_max, is_due=is_due)
             if size and not lines and self._waits(is_due=is_due):
-                is_due = True
                 is_stuck = not self._rotate()
                 size = self._file.ready()
                 most = self._bytes_max * (self._files_max + 1) if is_stuck else self._bytes_max
@@ -321,7 +320,8 @@ class _File:
                 if os.path.samestat(status, self.path.stat()):
                     return status.st_size
             self.close()
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        # To write and read: a pipe nobody reads is then opened at once, and refused below.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(self.path, flags, 0o600)
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -321,8 +321,27 @@ def test_what_is_lost_at_the_end_is_said(tmp_path: Path, logs: list[Any]) -> Non
     for n in range(3):
         log.note(event(n), 0.0)
     log.close()
-    log.note(event(3), 0.0)
     assert (logs[-1]["event"], logs[-1]["count"]) == (
         "audit events are lost: they could not be written",
         3,
     )
+
+
+def test_whoever_goes_on_noting_does_not_hold_up_the_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = ready_log(path)
+    log.note(event(0), 0.0)
+    sizes: list[int] = []
+    write = os.write
+
+    def noting(to: int, data: bytes) -> int:
+        sizes.append(len(data))
+        if len(sizes) < 100:
+            log.note(event(len(sizes)), 0.0)
+        return write(to, data)
+
+    monkeypatch.setattr(os, "write", noting)
+    log.close()
+    assert len(sizes) == 1
+    assert numbers(path) == [0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from coherd.net.obstacles import Obstacle, why_unreachable
@@ -22,16 +23,23 @@ class Protection:
     def __init__(self) -> None:
         self.credentials: Credentials | None = None
         """By what this agent is known to others; None where nobody asks."""
-        self.denied: Counter[str] = Counter()
-        """Calls that were refused because of who called, by RPC; "": before one was looked at."""
+        self._denied: Counter[str] = Counter()
+        self._lock = Lock()
         self.audit: Callable[[Event], None] = lambda _event: None
-        """Notes who did what; for good where the agent is a process."""
+        """Notes who did what, from any thread; for good where the agent is a process."""
         self.explain: Explain = _explain
         """Finds out in words why an agent cannot be spoken with."""
 
     def count_denied(self, rpc: str) -> None:
-        """Note that a call was refused because of who called."""
-        self.denied[rpc] += 1
+        """Note that a call was refused because of who called; from any thread."""
+        with self._lock:
+            self._denied[rpc] += 1
+
+    @property
+    def denied(self) -> Counter[str]:
+        """Calls that were refused because of who called, by RPC; "": before one was looked at."""
+        with self._lock:
+            return self._denied.copy()
 
 
 async def _explain(address: Address, _name: str | None) -> Obstacle | None:
