@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -28,9 +29,12 @@ Headers = list[tuple[bytes, bytes]]
 class Http2:
     """One connection."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: ssl.SSLContext | None) -> None:
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), TIMEOUT)
+        self.scheme = b"http"
+        if tls is not None:
+            self.socket, self.scheme = tls.wrap_socket(self.socket), b"https"
         config = H2Configuration(header_encoding=None, validate_outbound_headers=False)
         self.connection = H2Connection(config)
         # Uncompressed: the server bounds what comes in.
@@ -52,7 +56,7 @@ class Http2:
     def headers(self, path: str) -> Headers:
         """Give the headers that every call has."""
         return [
-            (b":method", b"POST"), (b":scheme", b"http"), (b":path", path.encode()),
+            (b":method", b"POST"), (b":scheme", self.scheme), (b":path", path.encode()),
             (b":authority", self.address.encode()), (b"content-type", b"application/grpc"),
             (b"te", b"trailers"),
         ]  # fmt: skip
@@ -91,9 +95,9 @@ class Http2:
 
 
 @contextmanager
-def http2(address: str) -> Iterator[Http2]:
+def http2(address: str, tls: ssl.SSLContext | None = None) -> Iterator[Http2]:
     """Connect; close in the end."""
-    client = Http2(address)
+    client = Http2(address, tls)
     try:
         yield client
     finally:

@@ -41,6 +41,13 @@ EXPIRY_INTERVAL = 20.0
 """Seconds between two looks at whose certificate has expired."""
 
 
+TLS_OPTIONS = (
+    ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+    ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+)
+
+
 class Serve(Protocol):
     """Opens a door: answers calls of services at addresses."""
 
@@ -124,11 +131,7 @@ class Security:
                 _records(agent),
             ),
             refused=agent.count_refused,
-            options=[
-                ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
-                ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
-                ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
-            ],
+            options=TLS_OPTIONS,
             **options,
         )
         self._servers.append(server)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from certificates import Authority, Files, identity
 
 from coherd.api.auditing import Records
 from coherd.api.authorization import CertificateGate
+from coherd.api.doors import TLS_OPTIONS
 from coherd.api.services import ADMIN, CACHE, PEER
 from coherd.audit import Event
 from coherd.cluster.protection import Protection
@@ -95,7 +96,12 @@ class Door:
 
 
 @asynccontextmanager
-async def door(folder: Path, grants: list[Grant] = GRANTS) -> AsyncIterator[Door]:
+async def door(
+    folder: Path,
+    grants: list[Grant] = GRANTS,
+    options: Sequence[tuple[str, int]] = TLS_OPTIONS,
+) -> AsyncIterator[Door]:
+    """Open a door of the agent `a` of the cluster `test`."""
     authority = Authority(folder)
     credentials = Credentials(authority.issue(ME).tls, time.time)
     async with open_bridge() as bridge:
@@ -107,6 +113,7 @@ async def door(folder: Path, grants: list[Grant] = GRANTS) -> AsyncIterator[Door
             ["127.0.0.1:0"],
             credentials=credentials.server(),
             gate=gate,
+            options=options,
         )
         opened.port = server.ports[0]
         yield opened

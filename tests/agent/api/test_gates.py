@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
+import trio
+from bad_inputs.http2 import http2
 from certificates import HOUR, Authority, Files, identity
 from gated import ME, B, Door, Servicer, door, refusal, speaking
 
+from coherd.api.doors import TLS_OPTIONS
 from coherd.api.services import ADMIN, CACHE, PEER
 from coherd.audit import DENIED, OK, Event, Kind
 from coherd.config import Address
@@ -138,6 +144,47 @@ async def test_a_server_with_a_wrong_certificate_is_not_spoken_with_and_it_is_sa
         obstacle = await why_refused(Address("127.0.0.1", asking.port), mine.tls, B, "a")
         assert obstacle is not None
         assert said in obstacle.text
+
+
+@pytest.mark.bad_input(66)
+async def test_an_older_tls_is_refused(tmp_path: Path) -> None:
+    async with door(tmp_path) as opened:
+        files = opened.authority.issue(B)
+        answers = {}
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.load_verify_locations(cafile=files.ca)
+            context.load_cert_chain(files.cert, files.key)
+            context.set_alpn_protocols(["h2"])
+            context.maximum_version = version
+            call = partial(call_by_hand, opened.port, context)
+            answers[version] = await trio.to_thread.run_sync(call)
+        assert answers[ssl.TLSVersion.TLSv1_3][b"grpc-status"] == b"0"
+        assert answers[ssl.TLSVersion.TLSv1_2][b"grpc-status"] == b"16"
+        assert b"TLSv1.3 is due" in answers[ssl.TLSVersion.TLSv1_2][b"grpc-message"]
+
+
+def call_by_hand(port: int, tls: ssl.SSLContext) -> dict[bytes, bytes]:
+    """Make one call; give the headers of the answer."""
+    with http2(f"127.0.0.1:{port}", tls) as client:
+        client.await_settings()
+        return client.call(f"/{PEER.full_name}/Exchange", speaking("b").SerializeToString())
+
+
+@pytest.mark.bad_input(65)
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01"])
+async def test_who_never_finishes_a_handshake_is_cut_off(tmp_path: Path, begun: bytes) -> None:
+    async with door(tmp_path, options=[("grpc.server_handshake_timeout_ms", 300)]) as opened:
+        slow = await trio.open_tcp_stream("127.0.0.1", opened.port)
+        async with slow:
+            if begun:
+                await slow.send_all(begun)
+            files = opened.authority.issue(B)
+            assert (await opened.call(files, "Exchange", speaking("b"))).wall_us == 1
+            with trio.fail_after(20), suppress(trio.BrokenResourceError):
+                assert await slow.receive_some() == b""
+    assert dict(TLS_OPTIONS)["grpc.server_handshake_timeout_ms"] == 10_000
 
 
 async def test_nothing_is_said_where_nothing_is_wrong(tmp_path: Path) -> None:
