@@ -8,26 +8,28 @@ import pytest
 from simulation.hosts import Host, hosts, until
 from trio.testing import MockClock
 
-from coherd.cluster.diagnosis import Diagnosis, Obstacle
+from coherd.cluster.diagnosis import Diagnosis
 from coherd.cluster.findings import Finding, Severity
 from coherd.cluster.roster import State
 from coherd.config import Address
+from coherd.net.obstacles import Explain, Obstacle
 
 REFUSED = Obstacle("connection refused", "start the agent there")
 
 
-async def refused(_address: Address) -> Obstacle | None:
+async def refused(_address: Address, _name: str | None) -> Obstacle | None:
     return REFUSED
 
 
-async def open_port(_address: Address) -> Obstacle | None:
+async def open_port(_address: Address, _name: str | None) -> Obstacle | None:
     return None
 
 
-async def diagnosed(host: Host, probe: object = refused) -> dict[str, list[Finding]]:
+async def diagnosed(host: Host, probe: Explain = refused) -> dict[str, list[Finding]]:
     """Give the findings by subject."""
     found: dict[str, list[Finding]] = {}
-    for finding in await Diagnosis(host.agent, probe=probe, host=None).run():  # type: ignore[arg-type]
+    host.agent.protection.explain = probe
+    for finding in await Diagnosis(host.agent, host=None).run():
         assert bool(finding.remedy) == (finding.severity is not Severity.OK)
         found.setdefault(finding.subject, []).append(finding)
     return found

@@ -22,6 +22,7 @@ class Call:
 
     metadata = ()
     peer = "unix:"
+    holder = None
 
     def __init__(self) -> None:
         self.told: list[cache.InvalidateProgressResponse] = []
