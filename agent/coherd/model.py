@@ -25,6 +25,10 @@ NAME_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_MAX - 1}}}")
 """What an agent, a cluster or a region may be called; matched whole."""
 
 
+ISSUER_PATTERN = re.compile(rf"[a-z]{{1,15}}/{NAME_PATTERN.pattern}")
+"""What whoever asked for rows may be called: a role and a name; matched whole."""
+
+
 class Lane(IntEnum):
     """How soon a row leaves: each lane is a stream of its own, so none waits for another."""
 
@@ -130,6 +134,9 @@ class Batch:
     """Hybrid logical clock of the acceptance: for people and traces, never for correctness."""
     reason: str = ""
     """Why the rows were issued, in the issuer's words; at most REASON_MAX characters."""
+    issuer: str = ""
+    """Who asked for them, as the accepting agent knows it by a certificate: a role and a name; empty where it
+    asked for none."""
 
     def __len__(self) -> int:
         return len(self.selectors)
@@ -161,13 +168,14 @@ class Batch:
             None if self.versions is None else versions,
             self.stamp,
             self.reason,
+            self.issuer,
         )
 
 
 def join(batches: Sequence[Batch]) -> Batch | None:
-    """Give one batch with the rows of several of one stream and effect, without their stamps and reasons.
+    """Give one batch with the rows of several of one stream and effect.
 
-    None where their numbers do not ascend from each to the next.
+    Stamps, reasons and issuers are left out. None where their numbers do not ascend from each to the next.
     """
     numbers: list[Range] = []
     selectors: list[Selector] = []

@@ -5,7 +5,9 @@ bytes. It is a MessagePack array; later versions may only append elements, which
 untouched::
 
     [version, namespace, origin name, origin epoch, lane, effect, stamp, ranges, selectors, versions,
-     reason]
+     reason, issuer]
+
+`issuer` was appended: where it is missing nobody was known by a certificate.
 
 `ranges` and every set of numbers between agents are flat lists: the first number, then by turns how many
 follow it without a gap and the distance from there to the next range.
@@ -30,6 +32,7 @@ from coherd.limits import (
     SELECTOR_BYTES_MAX,
 )
 from coherd.model import (
+    ISSUER_PATTERN,
     NAME_PATTERN,
     NAMESPACE_PATTERN,
     Batch,
@@ -48,7 +51,8 @@ if TYPE_CHECKING:
     from coherd.model import Range
 
 PAYLOAD_VERSION = 1
-_FIELDS = 11
+_FIELDS_MIN = 11
+_FIELDS = 12
 _KINDS = frozenset(map(int, Kind))
 _EFFECTS = {int(effect): effect for effect in Effect}
 _LANES = {int(lane): lane for lane in Lane}
@@ -76,6 +80,7 @@ def encode_batch(batch: Batch) -> bytes:
             batch.selectors,
             batch.versions,
             batch.reason,
+            batch.issuer,
         )
     )
     return packed
@@ -93,9 +98,20 @@ def decode_batch(payload: bytes) -> Batch:
 
 def _decode_batch(payload: bytes) -> Batch:
     fields = _unpack_tiny(payload) if len(payload) <= _TINY_BYTES else None
-    version, namespace, name, epoch, lane, effect, stamp, flat, selectors, versions, reason = (
-        fields or _unpack(payload)
-    )
+    (
+        version,
+        namespace,
+        name,
+        epoch,
+        lane,
+        effect,
+        stamp,
+        flat,
+        selectors,
+        versions,
+        reason,
+        issuer,
+    ) = fields or _unpack(payload)
     if type(version) is not int or version < 1:
         raise MalformedMessage("a payload without a version")
     if type(epoch) is not int or type(lane) is not int:
@@ -114,7 +130,9 @@ def _decode_batch(payload: bytes) -> Batch:
         _check_versions(versions, len(selectors))
     if type(reason) is not str or len(reason) > REASON_MAX:
         raise MalformedMessage("an illegal reason")
-    return Batch(stream, numbers, selectors, _EFFECTS[effect], versions, stamp, reason)
+    if issuer != "" and (type(issuer) is not str or not ISSUER_PATTERN.fullmatch(issuer)):
+        raise MalformedMessage("an illegal issuer")
+    return Batch(stream, numbers, selectors, _EFFECTS[effect], versions, stamp, reason, issuer)
 
 
 def _unpack_tiny(payload: bytes) -> list[Any] | None:
@@ -127,7 +145,7 @@ def _unpack_tiny(payload: bytes) -> list[Any] | None:
         return None
     if type(fields) is not list or len(fields) != _FIELDS:
         return None
-    ranges, selectors, versions = fields[-4:-1]
+    ranges, selectors, versions = fields[7:10]
     if type(ranges) is list is type(selectors) and (versions is None or type(versions) is list):
         return fields
     return None
@@ -150,11 +168,12 @@ def _unpack(payload: bytes) -> list[Any]:
     selectors = _list(reader, BATCH_ROWS_MAX)
     versions = reader.unpack() if payload[reader.tell()] == _NIL else _list(reader, BATCH_ROWS_MAX)
     reason = reader.unpack()
+    issuer = reader.unpack() if fields > _FIELDS_MIN else ""
     for _ in range(fields - _FIELDS):  # what later versions append
         reader.skip()
-    if fields < _FIELDS or reader.tell() != size:
+    if fields < _FIELDS_MIN or reader.tell() != size:
         raise MalformedMessage("a payload with too few fields, or with something after them")
-    return [*scalars, ranges, selectors, versions, reason]
+    return [*scalars, ranges, selectors, versions, reason, issuer]
 
 
 @lru_cache(_STREAMS_KEPT)

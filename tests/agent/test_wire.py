@@ -115,7 +115,7 @@ def test_any_bytes_are_malformed_or_a_batch(data: bytes) -> None:
         decode_batch(data)
 
 
-FIELDS = [1, "shop", "a", 7, 2, 2, 0, [1, 0], [b"kx"], None, ""]
+FIELDS = [1, "shop", "a", 7, 2, 2, 0, [1, 0], [b"kx"], None, "", ""]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,8 @@ FIELDS = [1, "shop", "a", 7, 2, 2, 0, [1, 0], [b"kx"], None, ""]
         (6, -1), (6, float("nan")), (7, []), (7, [0, 0]), (7, [1, 1]), (7, [1, -1]),
         (7, [2**63, 0]), (7, [1]), (7, {}), (8, []), (8, [b""]), (8, [b"k"]), (8, [b"nx"]), (8, [b"zx"]),
         (8, ["kx"]), (8, [b"k" + b"x" * 1025]), (8, [b"kx"] * 2), (9, []), (9, [-1]), (9, [2**63]), (9, 1),
-        (10, None), (10, "x" * 257),
+        (10, None), (10, "x" * 257), (11, None), (11, 1), (11, "a"), (11, "a/"), (11, "/a"), (11, b""),
+        (11, "A/a"), (11, "client/" + "x" * 129), (11, "x" * 16 + "/a"),
     ],
 )  # fmt: skip
 def test_an_illegal_field_is_malformed(index: int, value: object) -> None:
@@ -177,3 +178,14 @@ def test_ranges_are_malformed_or_ascending_and_disjoint(flat: list[int]) -> None
     except MalformedMessage:
         return
     assert Intervals(ranges).ranges() == ranges
+
+
+def test_who_issued_rows_is_read_and_is_nobody_in_what_earlier_versions_wrote() -> None:
+    batch = Batch(STREAM, ((1, 1),), [b"kx"], issuer="client/web-1")
+    assert decode_batch(encode_batch(batch)) == batch
+    assert batch.select(((1, 1),)).issuer == "client/web-1"
+    older = [*FIELDS[:10], "why"]
+    assert decode_batch(msgpack.packb(older)).issuer == ""
+    long = [*FIELDS[:8], [b"k" + b"x" * 1000], None, "why" * 40]  # is read field by field
+    for fields in (long, [*long, "operator/ann"]):
+        assert decode_batch(msgpack.packb(fields)).issuer == "".join(fields[11:])

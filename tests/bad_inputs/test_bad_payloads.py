@@ -38,14 +38,14 @@ from coherd.wire import decode_batch, encode_batch
 BYTES_MAX = 8 * 1024 * 1024
 SECONDS_MAX = 0.05
 
-FIELDS: list[Any] = [1, "shop", "a", 7, 2, 2, 0, [1, 0], [b"kx"], None, ""]
+FIELDS: list[Any] = [1, "shop", "a", 7, 2, 2, 0, [1, 0], [b"kx"], None, "", ""]
 NUMBERS, SELECTORS, VERSIONS = 7, 8, 9
 
 
 def with_field(index: int, data: bytes) -> bytes:
     """A legal payload with the bytes of one field replaced."""
     fields = [msgpack.packb(field) for field in FIELDS]
-    return b"\x9b" + b"".join(fields[:index]) + data + b"".join(fields[index + 1 :])
+    return b"\x9c" + b"".join(fields[:index]) + data + b"".join(fields[index + 1 :])
 
 
 def assert_malformed(data: bytes, decode: Callable[[bytes], object] = decode_batch) -> None:
@@ -155,7 +155,7 @@ def test_what_later_versions_append_is_passed_over_and_nothing_else() -> None:
     newer = msgpack.packb([2, *FIELDS[1:], {"new": [1, 2]}, "more"])
     assert decode_batch(newer) == decode_batch(msgpack.packb(FIELDS))
     assert_malformed(newer + b"\xc0")
-    assert_malformed(b"\x9b" + newer[1:])
+    assert_malformed(b"\x9c" + newer[1:])
 
 
 def nested(depth: int) -> bytes:

@@ -107,8 +107,12 @@ def padded(data: bytes, size: int) -> bytes:
 def long_payload(size: int) -> bytes:
     """A payload to which a later version appended something."""
     fields = msgpack.unpackb(payload(1))
-    head = b"\x9c" + b"".join(map(msgpack.packb, fields)) + b"\xc6"
+    head = b"\x9d" + b"".join(map(msgpack.packb, fields)) + b"\xc6"
     return head + (size - len(head) - 4).to_bytes(4, "big") + bytes(size - len(head) - 4)
+
+
+def issued_payload(issuer: str) -> bytes:
+    return bytes(msgpack.packb([*msgpack.unpackb(payload(1))[:-1], issuer]))
 
 
 def holey_payload(count: int) -> bytes:
@@ -170,6 +174,7 @@ by_decoding("RANGES_MAX", lambda n: peer_codec.decode_have(holey_have(n)))
 by_decoding("ERAS_MAX", lambda n: eras_codec.decode_eras([ERA] * n))
 by_decoding("ERA_MAX", lambda n: eras_codec.decode_eras([pb.NamespaceEra(namespace="x", era=n)]))
 by_decoding("BATCH_RANGES_MAX", lambda n: decode_batch(holey_payload(n)))
+by_decoding("ISSUER_MAX", lambda n: decode_batch(issued_payload("r" * (n - 129) + "/" + "n" * 128)))
 by_decoding("PAYLOAD_BYTES_MAX", lambda n: decode_batch(long_payload(n)))
 by_decoding(
     "AGE_MAX_MS", lambda n: peer_codec.decode_parcels(pb.LinkRequest(parcels=[pb.Parcel(age_ms=n)]))

@@ -20,6 +20,9 @@ from coherd.v1 import cache_service_pb2 as cache
 
 NAMES = ("a", "b", "c")
 GRANTS = """
+[namespaces.shop]
+owners = ["client/shop-*"]
+
 [[grants]]
 identities = ["client/shop-*"]
 verbs = ["read", "invalidate", "watch"]
@@ -80,6 +83,26 @@ def test_a_client_may_what_a_grant_says(
     if code:
         assert "no grant lets client/shop-1 invalidate namespace 'billing'" in error
         assert error.count("\n") == 1
+
+
+def test_every_host_knows_who_issued_a_row_and_whether_that_is_an_owner(hosts: Hosts) -> None:
+    one, two, _ = hosts.agents
+    files = hosts.authority.issue(identity("client/shop-1"))
+    order = ("invalidate", "shop", "issued", "--wait", "region")
+    assert hosts.coherd(files, *order)[0] == 0
+    operator = hosts.authority.issue(identity("operator/ann"))
+    ended, text, _ = hosts.coherd(operator, "trace", "shop", "issued", "-o", "json")
+    assert ended == 0
+    (row,) = json.loads(text)["rows"]
+    assert (row["issuer"], row["origin"]) == ("client/shop-1", "a")
+    one.invalidate(keys=[b"unknown"], wait=cache.WAIT_REGION, timeout=5)
+    poll(lambda: strangers(two), "the stranger in the log")
+    assert {entry["issuer"] for entry in strangers(two)} == {"nobody known"}
+
+
+def strangers(agent: AgentProcess) -> list[dict[str, str]]:
+    """Give what an agent says of rows whose issuers are no owners."""
+    return [json.loads(line) for line in agent.log.splitlines() if "rows of a stranger" in line]
 
 
 def times_read(agent: AgentProcess) -> int:

@@ -11,6 +11,7 @@ import trio
 from coherd.api.checks import (
     check_namespace,
     client_of,
+    issuer_of,
     selectors_of,
     timeout_of,
     versions_of,
@@ -49,7 +50,7 @@ class CacheService:
         self, request: pb.InvalidateRequest, call: Call
     ) -> pb.InvalidateResponse:
         """Invalidate on every host that holds copies."""
-        agent, order = self._agent, order_of(request)
+        agent, order = self._agent, order_of(request, issuer_of(call))
         with agent.budgeting.spending(client_of(call), order):
             outcome = await agent.invalidating.invalidate(order)
         return pb.InvalidateResponse(receipt=self._final(outcome))
@@ -58,7 +59,7 @@ class CacheService:
         self, request: pb.InvalidateProgressRequest, call: StreamCall
     ) -> None:
         """Invalidate, and tell as it goes who has applied the rows."""
-        agent, order = self._agent, order_of(request.invalidate)
+        agent, order = self._agent, order_of(request.invalidate, issuer_of(call))
         with agent.budgeting.spending(client_of(call), order), one_failure():
             async with trio.open_nursery() as nursery:
 
@@ -200,8 +201,8 @@ LANES, EFFECTS, WAITS = (frozenset({0, *kind}) for kind in (Lane, Effect, Wait))
 """What a request may say; 0 says nothing."""
 
 
-def order_of(request: pb.InvalidateRequest) -> Order:
-    """Check a request. Raises InvalidRequest."""
+def order_of(request: pb.InvalidateRequest, issuer: str) -> Order:
+    """Check a request of `issuer`. Raises InvalidRequest."""
     check_namespace(request.namespace)
     selectors = selectors_of(request)
     if request.lane not in LANES or request.effect not in EFFECTS:
@@ -223,6 +224,7 @@ def order_of(request: pb.InvalidateRequest) -> Order:
         request.members,
         timeout_of(request.timeout if request.HasField("timeout") else None, INVALIDATE_TIMEOUT),
         request.reason,
+        issuer,
     )
 
 

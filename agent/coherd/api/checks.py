@@ -106,6 +106,11 @@ def client_of(call: Call) -> str:
     return LOCAL if kind.startswith("unix") else unquote(address.rpartition(":")[0]) or kind
 
 
+def issuer_of(call: Call) -> str:
+    """Say who asks for rows, as a certificate has it; empty where nobody was asked for one."""
+    return "" if call.holder is None else call.holder.identity.label
+
+
 def seeds_of(request: JoinRequest) -> list[str]:
     """Give the addresses that a request names, each with a port."""
     if not 1 <= len(request.seeds) <= JOIN_SEEDS_MAX:

@@ -54,6 +54,7 @@ class Exporter:
 
     def _families(self) -> Iterator[Family]:
         yield from self._itself()
+        yield from self._security()
         yield from self._loop()
         yield from self._namespaces.read()
         yield from self._members()
@@ -107,19 +108,6 @@ class Exporter:
             (((rpc,), number) for rpc, number in agent.refused.items()),
         )
         yield counter(
-            "coherd_denied_total",
-            "Calls that were refused because of who called.",
-            ("rpc",),
-            (((rpc,), number) for rpc, number in agent.protection.denied.items()),
-        )
-        credentials = agent.protection.credentials
-        yield gauge(
-            "coherd_certificate_expiry_timestamp_seconds",
-            "When the own certificate expires, in seconds since 1970; absent without one.",
-            (),
-            one(credentials.bundle.holder.not_after if credentials else None),
-        )
-        yield counter(
             "coherd_invalidations_total",
             "Invalidations answered, by what they waited for and whether that was reached.",
             ("wait", "outcome"),
@@ -127,6 +115,28 @@ class Exporter:
                 ((wait.name.lower(), "complete" if is_complete else "partial"), number)
                 for (wait, is_complete), number in agent.invalidating.outcomes.items()
             ),
+        )
+
+    def _security(self) -> Iterator[Family]:
+        agent = self._agent
+        yield counter(
+            "coherd_denied_total",
+            "Calls that were refused because of who called.",
+            ("rpc",),
+            (((rpc,), number) for rpc, number in agent.protection.denied.items()),
+        )
+        yield counter(
+            "coherd_foreign_rows_total",
+            "Rows of issuers that are no owners of the namespace.",
+            ("namespace",),
+            (((name,), number) for name, number in agent.ingest.foreign.rows.items()),
+        )
+        credentials = agent.protection.credentials
+        yield gauge(
+            "coherd_certificate_expiry_timestamp_seconds",
+            "When the own certificate expires, in seconds since 1970; absent without one.",
+            (),
+            one(credentials.bundle.holder.not_after if credentials else None),
         )
 
     def _loop(self) -> Iterator[Family]:

@@ -84,6 +84,7 @@ def encode_change(arrival: Arrival) -> pb.Change:
         stamp=batch.stamp,
         cause=arrival.cause.value,
         reason=batch.reason,
+        issuer=batch.issuer,
         dots=encode_dots(StreamRange(batch.stream, numbers) for numbers in batch.numbers),
     )
     if len(keys) < len(batch.selectors):

@@ -138,7 +138,8 @@ class Trace:
         effect = word(types_pb2.Effect, row.effect)
         yield f"{name}  {effect}{version}  {DotsText.of(row.dots)}{covers}"
         at = moment(wall_ms(row.stamp) * 1000)
-        issued = f"issued by {escaped(row.dots.origin.name)}"
+        asked = f"{escaped(row.issuer)} at " if row.issuer else ""
+        issued = f"issued by {asked}{escaped(row.dots.origin.name)}"
         issued += f" at {at:%Y-%m-%d} {clock_time(at)}" if at else ""
         yield f"{issued}, {ago(traced)}" + (f": {escaped(row.reason)}" if row.reason else "")
 
@@ -206,6 +207,7 @@ class Trace:
             "age_s": traced.age,
             "origin": row.dots.origin.name or None,
             "reason": row.reason or None,
+            "issuer": row.issuer or None,
             "hosts": [standing_json(traced, host) for host in traced.concerns(self.hosts)],
         }
 

@@ -181,6 +181,8 @@ def as_text(change: pb.Change, row: Row, width: int) -> str:
     when = at.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] if at else "-".ljust(23)
     what = f"{kind} {escaped(selector)}".rstrip()
     origin = escaped(origin_of(change)) or "-"
+    if change.issuer:
+        origin = f"{escaped(change.issuer)} at {origin}"
     cause = escaped(change.cause)
     line = f"{when}  {escaped(change.namespace):{width}}  {what}  {effect_of(change)}  {cause}  {origin}"
     return f"{line}  {escaped(change.reason)}" if change.reason else line
@@ -199,6 +201,7 @@ def as_json(change: pb.Change, row: Row, cursor: str | None) -> Json:
         "cause": change.cause,
         "origin": origin_of(change) or None,
         "reason": change.reason or None,
+        "issuer": change.issuer or None,
         "dots": [str(DotsText.of(dots)) for dots in change.dots],
         "cursor": cursor,
     }

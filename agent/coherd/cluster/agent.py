@@ -104,6 +104,7 @@ class Agent:
         self.feed.on_damage = self.ingest.damaged
         self.roster = Roster(me, journal.contents.members, clock.now, self._store_member)
         self.ingest.is_held = self._holds
+        self.ingest.foreign.owners = lambda namespace: config.namespace(namespace).owners
         self.repair.holds = self.roster.holds
         self._healing = Healing(
             self.ingest,

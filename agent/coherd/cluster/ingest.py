@@ -16,6 +16,7 @@ import trio
 from coherd.cluster.changes import Changes
 from coherd.cluster.counts import LastReset, NamespaceCounts
 from coherd.cluster.feed import Entry, Feed, block_of
+from coherd.cluster.foreign import Foreign
 from coherd.cluster.lives import Lives
 from coherd.cluster.runs import runs
 from coherd.errors import JournalDamaged, MalformedMessage, NotDurable, Overloaded
@@ -78,6 +79,7 @@ class Ingest:
         """How many were new here, by namespace, lane and path."""
         self.on_gap: Callable[[], None] = lambda: None
         """Called when rows show that others are missing."""
+        self.foreign = Foreign()
         self.changes = Changes()
         """What whoever tells peers is to take."""
         self.is_held: Callable[[str], bool] = lambda _namespace: True
@@ -151,6 +153,7 @@ class Ingest:
         effect: Effect,
         versions: Sequence[int] | None,
         reason: str,
+        issuer: str = "",
     ) -> Accepted:
         """Number rows of an application and let them go everywhere but to peers.
 
@@ -168,6 +171,7 @@ class Ingest:
             stamp=stamp,
             now=now,
             reason=reason,
+            issuer=issuer,
         )
         payload = encode_batch(arrival.batch)
         ticket = self._enter([(arrival, payload)])
@@ -225,6 +229,7 @@ class Ingest:
         if arrivals:
             rows = sum([len(arrival.batch.selectors) for arrival, _ in arrivals])
             self.counts[stream.namespace].note(cause, rows)
+            self.foreign.look([arrival.batch for arrival, _ in arrivals])
             self._note_new(stream, cause, rows)
         return arrivals
 

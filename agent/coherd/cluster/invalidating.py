@@ -68,6 +68,8 @@ class Order:
     timeout: float
     """Seconds."""
     reason: str
+    issuer: str = ""
+    """Who asks, by a certificate; empty where nobody is asked for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Invalidating:
         `show` is called with the receipt once the rows are accepted; it grows meanwhile. Raises
         `Overloaded` or `NotDurable`.
         """
-        rows = Rows(order.selectors, order.effect, order.versions, order.reason)
+        rows = Rows(order.selectors, order.effect, order.versions, order.reason, order.issuer)
         wait, wanted = order.wait, order.members
         if wait is None:
             is_held = self._roster.me.holds(order.namespace)
@@ -160,7 +162,13 @@ class Invalidating:
         With `is_asked` those that apply them say so to `receipt`.
         """
         accepted = self._ingest.accept(
-            namespace, lane, rows.selectors, rows.effect, rows.versions, rows.reason
+            namespace,
+            lane,
+            rows.selectors,
+            rows.effect,
+            rows.versions,
+            rows.reason,
+            rows.issuer,
         )
         arrival = accepted.arrival
         stream = arrival.batch.stream

@@ -162,6 +162,7 @@ class Retiring:
                 batch.effect,
                 versions,
                 batch.reason,
+                batch.issuer,
             )
         return ticket
 
@@ -173,10 +174,13 @@ class Retiring:
         effect: Effect,
         versions: Sequence[int] | None,
         reason: str,
+        issuer: str = "",
     ) -> int:
         while True:
             try:
-                accepted = self._ingest.accept(namespace, lane, selectors, effect, versions, reason)
+                accepted = self._ingest.accept(
+                    namespace, lane, selectors, effect, versions, reason, issuer
+                )
             except Overloaded:
                 await trio.sleep(RETRY_AFTER)
             else:

@@ -172,6 +172,7 @@ class Tracing:
             stamp=batch.stamp,
             cause=arrival.cause.value,
             reason=batch.reason,
+            issuer=batch.issuer,
             age=self._clock.now() - arrival.accepted_at,
             late=None if moment is None else max(0.0, moment - arrival.accepted_at),
             received_us=None if moment is None else self._wall_us(moment),

@@ -62,6 +62,7 @@ SEEDS_MAX = 10_000
 LOCAL_MAX = 16
 HANDLERS_MAX = 64
 GRANTS_MAX = 1000
+OWNERS_MAX = 1000
 NAMESPACES_MAX = 1000
 BATCH_WINDOW_MAX = 60.0
 
@@ -121,6 +122,13 @@ class NamespaceConfig:
     """
     urgent_rate_max: Annotated[float | None, Parsed(RATE)] = 10_000.0
     """Rows a second that one client may invalidate in the lane urgent; None: no limit. See `rate_max`."""
+    owners: Annotated[
+        tuple[Annotated[str, Parsed(config_security.identity_pattern)], ...], Listed(0, OWNERS_MAX)
+    ] = ()
+    """Who may invalidate: "client/NAME", `*` and `?` as in a shell. Empty: everybody who is let do it.
+
+    Rows of others are applied, for a copy that was dropped in vain does no harm; they are counted and told.
+    """
     batch_window: Annotated[float, Parsed(config_values.duration(0.0, BATCH_WINDOW_MAX))] = 0.05
     """Seconds that rows of the lane bulk wait for others, to leave as one batch; 0: they do not wait.
 

@@ -139,6 +139,11 @@ replay_max = 1_000_000
 # default: 10_000.0
 # urgent_rate_max = 10_000.0
 
+# Who may invalidate: "client/NAME", in which * and ? match as in a shell. Rows of others, which some agent
+# let through, are applied, counted and told. []: everybody who is let do it.
+# default: []
+# owners = []
+
 # How long rows of the lane bulk wait for others, to leave as one batch in which a key stands once; up to
 # "1m". 0: they do not wait.
 # default: "50ms"

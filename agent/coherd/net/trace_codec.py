@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from coherd.errors import MalformedMessage
 from coherd.limits import (
     AGE_MAX_MS,
+    ISSUER_MAX,
     LOG_TEXT_MAX,
     NUMBER_MAX,
     REASON_MAX,
@@ -79,6 +80,7 @@ def encode_row(row: TracedRow) -> types_pb2.TracedRow:
         stamp=row.stamp,
         cause=row.cause,
         reason=row.reason,
+        issuer=row.issuer,
         age_ms=_ms(row.age),
         late_ms=None if row.late is None else _ms(row.late),
         received_us=row.received_us,
@@ -113,6 +115,7 @@ def decode_row(message: types_pb2.TracedRow, namespace: str) -> TracedRow:
         stamp=message.stamp,
         cause=message.cause[:LOG_TEXT_MAX],
         reason=message.reason[:REASON_MAX],
+        issuer=message.issuer[:ISSUER_MAX],
         age=message.age_ms / 1000,
         late=message.late_ms / 1000 if message.HasField("late_ms") else None,
         received_us=message.received_us if message.HasField("received_us") else None,

@@ -50,6 +50,7 @@ class TracedRow:
     cause: str = ""
     """How it came, as `model.Cause` has it; a later release may know more."""
     reason: str = ""
+    issuer: str = ""
     age: float = 0.0
     """Seconds since its acceptance."""
     late: float | None = None

@@ -26,13 +26,14 @@ ROW_BYTES = 350
 
 
 class Rows(NamedTuple):
-    """Rows with one effect and one reason, as they are asked for and as they are numbered."""
+    """Rows of one issuer with one effect and one reason, as they are asked for and as they are numbered."""
 
     selectors: Sequence[Selector]
     effect: Effect
     versions: Sequence[int] | None
     """Source versions, one a row, 0 for a row without; None when no row has one."""
     reason: str
+    issuer: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -54,7 +55,8 @@ class Window:
         self._selectors: list[Selector] = []
         self._effects: list[Effect] = []
         self._versions: list[int] = []
-        self._reasons: list[str] = []
+        self._words: list[tuple[str, str]] = []
+        """Reasons and issuers."""
         self._heirs: list[int] = []
         """Per row the later one that took its place; 0, which is never later, where none did."""
         self._standing: dict[Effect, dict[Selector, list[int]]] = {effect: {} for effect in Effect}
@@ -86,7 +88,7 @@ class Window:
         self._selectors += rows.selectors
         self._effects += [rows.effect] * count
         self._versions += versions
-        self._reasons += [rows.reason] * count
+        self._words += [(rows.reason, rows.issuer)] * count
         self._heirs += [0] * count
         self.standing += count
         weaker = [self._standing[effect] for effect in Effect if effect <= rows.effect]
@@ -107,13 +109,13 @@ class Window:
             self.standing -= 1
 
     def coalesce(self) -> tuple[list[Rows], list[Place]]:
-        """Give what stands, one batch for each effect and reason, and where each row that came in is."""
-        members: dict[tuple[Effect, str], list[int]] = {}
-        numbers: dict[tuple[Effect, str], int] = {}
+        """Give what stands, a batch for each effect, reason and issuer, and where every row is."""
+        members: dict[tuple[Effect, tuple[str, str]], list[int]] = {}
+        numbers: dict[tuple[Effect, tuple[str, str]], int] = {}
         places: list[Place] = [Place(0, 0)] * len(self)
         for row, heir in enumerate(self._heirs):
             if not heir:
-                kind = (self._effects[row], self._reasons[row])
+                kind = (self._effects[row], self._words[row])
                 rows = members.setdefault(kind, [])
                 places[row] = Place(numbers.setdefault(kind, len(numbers)), len(rows))
                 rows.append(row)
@@ -122,7 +124,7 @@ class Window:
                 places[row] = places[heir]
         return [self._batch(*kind, rows) for kind, rows in members.items()], places
 
-    def _batch(self, effect: Effect, reason: str, rows: list[int]) -> Rows:
+    def _batch(self, effect: Effect, words: tuple[str, str], rows: list[int]) -> Rows:
         versions = [self._versions[row] for row in rows]
         selectors = [self._selectors[row] for row in rows]
-        return Rows(selectors, effect, versions if any(versions) else None, reason)
+        return Rows(selectors, effect, versions if any(versions) else None, *words)

@@ -103,13 +103,14 @@ class Replica:
         stamp: int,
         now: float,
         reason: str = "",
+        issuer: str = "",
     ) -> Arrival:
         """Number rows of an application as the next ones of their own stream."""
         assert self.life is not None, "a life begins before rows are accepted"
         stream = Stream(namespace, self.life, lane)
         first = self.vector.state(stream).have.last + 1
         numbers = ((first, first + len(selectors) - 1),)
-        batch = Batch(stream, numbers, selectors, effect, versions, stamp, reason)
+        batch = Batch(stream, numbers, selectors, effect, versions, stamp, reason, issuer)
         self.vector.take_rows(stream, numbers)
         return self._arrive(batch, now, Cause.LOCAL, now)
 

@@ -393,6 +393,7 @@ class Change(_message.Message):
     STAMP_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Whose copies."""
     everything: _builtins.bool
@@ -405,6 +406,8 @@ class Change(_message.Message):
     """How the rows came here: local, link, repair, or the cause of a reset."""
     reason: _builtins.str
     """Why the rows were issued."""
+    issuer: _builtins.str
+    """Who asked for them, by a certificate: a role and a name; empty where nobody was asked for one."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Keys."""
@@ -434,10 +437,11 @@ class Change(_message.Message):
         stamp: _builtins.int = ...,
         cause: _builtins.str = ...,
         reason: _builtins.str = ...,
+        issuer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "dots", b"dots", "effect", b"effect", "everything", b"everything", "keys", b"keys", "namespace", b"namespace", "prefixes", b"prefixes", "reason", b"reason", "stamp", b"stamp", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "dots", b"dots", "effect", b"effect", "everything", b"everything", "issuer", b"issuer", "keys", b"keys", "namespace", b"namespace", "prefixes", b"prefixes", "reason", b"reason", "stamp", b"stamp", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

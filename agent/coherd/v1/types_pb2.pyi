@@ -341,6 +341,7 @@ class TracedRow(_message.Message):
     LATE_MS_FIELD_NUMBER: _builtins.int
     RECEIVED_US_FIELD_NUMBER: _builtins.int
     READERS_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
     selector: _builtins.bytes
     """What it names: a byte of k (key), t (tag), p (prefix) or n (the whole namespace), then the name.
     Empty where the host has the row's number and keeps the row itself no more: it was superseded or
@@ -364,6 +365,8 @@ class TracedRow(_message.Message):
     """When it arrived, by this host's wall clock, in microseconds since 1970; not set where that is not
     remembered.
     """
+    issuer: _builtins.str
+    """Who asked for it, by a certificate: a role and a name; empty where nobody was asked for one."""
     @_builtins.property
     def dots(self) -> Global___Dots:
         """The row; not set for a reset, which is a row of that host alone."""
@@ -386,10 +389,11 @@ class TracedRow(_message.Message):
         late_ms: _builtins.int | None = ...,
         received_us: _builtins.int | None = ...,
         readers: _abc.Iterable[Global___TracedReader] | None = ...,
+        issuer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_late_ms", b"_late_ms", "_received_us", b"_received_us", "dots", b"dots", "late_ms", b"late_ms", "received_us", b"received_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_late_ms", b"_late_ms", "_received_us", b"_received_us", "age_ms", b"age_ms", "cause", b"cause", "dots", b"dots", "effect", b"effect", "late_ms", b"late_ms", "readers", b"readers", "reason", b"reason", "received_us", b"received_us", "selector", b"selector", "stamp", b"stamp", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_late_ms", b"_late_ms", "_received_us", b"_received_us", "age_ms", b"age_ms", "cause", b"cause", "dots", b"dots", "effect", b"effect", "issuer", b"issuer", "late_ms", b"late_ms", "readers", b"readers", "reason", b"reason", "received_us", b"received_us", "selector", b"selector", "stamp", b"stamp", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__late_ms: _TypeAlias = _typing.Literal["late_ms"]  # noqa: Y015
     _WhichOneofArgType__late_ms: _TypeAlias = _typing.Literal["_late_ms", b"_late_ms"]  # noqa: Y015

@@ -194,7 +194,9 @@ def test_what_no_agent_would_take_is_refused(toy: ToyAgent, arguments: list[str]
 
 
 def test_json_has_all_of_it(toy: ToyAgent) -> None:
-    odd = row(12, reader(AT + 3_000), selector=b"k\xff", version=7, reason="price")
+    odd = row(
+        12, reader(AT + 3_000), selector=b"k\xff", version=7, reason="price", issuer="client/shop-1"
+    )
     answer(toy, host("cache-1", odd, clock_offset_min_us=-5, clock_offset_max_us=7), GONE)
     result = coherd("trace", "shop", "--hex", "ff", "-o", "json")
     assert result.exit_code == 3
@@ -212,6 +214,7 @@ def test_json_has_all_of_it(toy: ToyAgent) -> None:
             "age_s": 185.0,
             "origin": "cache-1",
             "reason": "price",
+            "issuer": "client/shop-1",
             "hosts": [
                 {
                     "name": "cache-1",

@@ -90,6 +90,7 @@ def test_jsonl_has_everything_without_loss(toy: ToyAgent) -> None:
         "cause": "local",
         "origin": "cache-1",
         "reason": None,
+        "issuer": None,
         "dots": [f"shop/cache-1/{EPOCH}/normal/1-2"],
         "cursor": None,
     }
