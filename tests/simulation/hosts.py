@@ -134,7 +134,7 @@ class Host:
     ) -> Outcome:
         """Invalidate at this host's agent."""
         request = cache.InvalidateRequest(namespace=namespace, keys=keys, **fields)
-        return await self.agent.invalidating.invalidate(order_of(request, ""))
+        return await self.agent.invalidating.invalidate(order_of(request))
 
     def fill(self, keys: Sequence[bytes]) -> None:
         for key in keys:

@@ -201,7 +201,7 @@ LANES, EFFECTS, WAITS = (frozenset({0, *kind}) for kind in (Lane, Effect, Wait))
 """What a request may say; 0 says nothing."""
 
 
-def order_of(request: pb.InvalidateRequest, issuer: str) -> Order:
+def order_of(request: pb.InvalidateRequest, issuer: str = "") -> Order:
     """Check a request of `issuer`. Raises InvalidRequest."""
     check_namespace(request.namespace)
     selectors = selectors_of(request)

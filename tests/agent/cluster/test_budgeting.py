@@ -45,7 +45,7 @@ class Budgets:
 def order(rows: int, namespace: str = "shop", lane: int = 0) -> Order:
     keys = [b"%d" % n for n in range(rows)]
     request = cache.InvalidateRequest(namespace=namespace, keys=keys, lane=lane)  # type: ignore[arg-type]
-    return order_of(request, "")
+    return order_of(request)
 
 
 def test_normal_and_bulk_share_a_budget_and_urgent_has_its_own() -> None:
