@@ -13,11 +13,11 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import trio
-from cryptography import x509
 
+from coherd.config.values import printable
 from coherd.errors import CertificateRefused, StartRefused
 from coherd.identity import Role
-from coherd.net.certificates import load_bundle, read_holder
+from coherd.net.certificates import holder_of, load_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,7 +80,7 @@ async def why_unreachable(address: Address) -> Obstacle | None:
         while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         number = cause.errno if isinstance(cause, OSError) else error.errno
-        reason = os.strerror(number).lower() if number else str(error)
+        reason = os.strerror(number).lower() if number else printable(str(error))
         return Obstacle(reason, "start the agent there, or correct the address in `join`")
     return None
 
@@ -157,8 +157,8 @@ def _of_handshake(error: BaseException | None) -> Obstacle:
 def _who_is_wrong(der: bytes | None, me: Identity, name: str | None) -> Obstacle | None:
     """Say why whoever showed a certificate is not the agent that should answer; None when it is."""
     try:
-        found = read_holder(x509.load_der_x509_certificate(der or b"")).identity
-    except (ValueError, CertificateRefused) as error:
+        found = holder_of(ssl.DER_cert_to_PEM_cert(der or b"").encode()).identity
+    except CertificateRefused as error:
         text, _, remedy = str(error).rpartition(": ")
         return Obstacle(text, remedy)
     due = me._replace(role=Role.AGENT, name=name or found.name)
