@@ -92,8 +92,8 @@ def client_of(call: Call) -> str:
 
     Where nobody is asked, the name that it gives itself is believed, else it is the host it comes from.
     """
-    if call.holder is not None:
-        return call.holder.identity.label
+    if issuer := issuer_of(call):
+        return issuer
     for key, value in call.metadata:
         if key == CLIENT_KEY:
             if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):

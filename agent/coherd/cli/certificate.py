@@ -24,7 +24,6 @@ CA_VARIABLE = "COHERD_CA"
 KEY_VARIABLE = "COHERD_KEY"
 """Where the authority and the key are, where they are not beside the certificate."""
 _KEY = "coherd.cert"
-_TARGET_NAME = "grpc.ssl_target_name_override"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,9 +73,11 @@ def channel(address: Address, bundle: Bundle, options: list[tuple[str, Any]]) ->
     """Open a channel to some agent of the cluster that the certificate is of."""
     import grpc
 
+    from coherd.net.bridge_method import TARGET_NAME
+
     credentials = grpc.ssl_channel_credentials(bundle.roots, bundle.key, bundle.chain)
     name = bundle.holder.identity.cluster_server_name
-    return grpc.secure_channel(str(address), credentials, [*options, (_TARGET_NAME, name)])
+    return grpc.secure_channel(str(address), credentials, [*options, (TARGET_NAME, name)])
 
 
 def why_refused(address: Address, tls: TlsConfig, bundle: Bundle) -> str:

@@ -14,7 +14,7 @@ import structlog
 from coherd.identity import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from coherd.model import Batch
 
@@ -34,9 +34,9 @@ class Foreign:
         """Gives the setting `owners` of a namespace."""
         self._told: set[tuple[str, str, str]] = set()
 
-    def look(self, batches: Sequence[Batch]) -> None:
+    def look(self, namespace: str, batches: Iterable[Batch]) -> None:
         """Count the rows of one namespace that others have issued, and tell whom nobody told of yet."""
-        owners = self.owners(batches[0].stream.namespace)
+        owners = self.owners(namespace)
         if not owners:
             return
         for batch in batches:

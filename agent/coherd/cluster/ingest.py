@@ -229,7 +229,7 @@ class Ingest:
         if arrivals:
             rows = sum([len(arrival.batch.selectors) for arrival, _ in arrivals])
             self.counts[stream.namespace].note(cause, rows)
-            self.foreign.look([arrival.batch for arrival, _ in arrivals])
+            self.foreign.look(stream.namespace, (arrival.batch for arrival, _ in arrivals))
             self._note_new(stream, cause, rows)
         return arrivals
 

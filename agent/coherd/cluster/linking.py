@@ -132,7 +132,7 @@ class Linking:
         self._spreading.forget(name)
 
     async def renew(self) -> None:
-        """Open all links anew, one after the other: this agent is known by another certificate now."""
+        """Open all links anew, one after the other, each with the certificate that is current then."""
         for name, peer in list(self.peers.items()):
             if self.peers.get(name) is peer and (scope := self._scopes.get(name)):
                 scope.cancel()

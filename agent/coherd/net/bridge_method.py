@@ -24,6 +24,8 @@ CONNECTION_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
 )
 """Options of every server and channel."""
+TARGET_NAME = "grpc.ssl_target_name_override"
+"""The option of a channel that says by which name TLS knows who should answer."""
 
 
 @dataclass(frozen=True, slots=True)

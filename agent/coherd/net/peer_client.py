@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from coherd.errors import MalformedMessage, RpcFailed
 from coherd.net.bridge import Bridge, methods
+from coherd.net.bridge_method import TARGET_NAME
 from coherd.net.eras_codec import decode_eras, decode_have_reply, encode_eras
 from coherd.net.peer import (
     ExchangeReply,
@@ -53,8 +54,6 @@ METHODS = methods(pb.DESCRIPTOR.services_by_name["PeerService"])
 CALL_TIMEOUT = 2.0
 """Seconds for a call that its peer can answer at once."""
 FETCH_TIMEOUT = 30.0
-TARGET_NAME = "grpc.ssl_target_name_override"
-"""The option that says by which name TLS knows who should answer."""
 
 
 class GrpcPeer:

@@ -21,8 +21,8 @@ from coherd.cluster.protection import Protection
 from coherd.errors import RpcFailed
 from coherd.grants import Grant, Verb
 from coherd.net.bridge import Bridge, Call, methods, open_bridge
+from coherd.net.bridge_method import TARGET_NAME
 from coherd.net.credentials import Credentials
-from coherd.net.peer_client import TARGET_NAME
 from coherd.v1 import admin_service_pb2 as admin
 from coherd.v1 import cache_service_pb2 as cache
 from coherd.v1 import peer_service_pb2 as pb

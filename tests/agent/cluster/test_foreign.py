@@ -36,19 +36,19 @@ def foreign() -> Foreign:
 def test_owners_are_named_by_patterns_and_operators_own_everything(
     foreign: Foreign, issuer: str, *, is_owner: bool
 ) -> None:
-    foreign.look([rows(issuer, 3)])
+    foreign.look("shop", [rows(issuer, 3)])
     assert foreign.rows["shop"] == (0 if is_owner else 3)
 
 
 def test_without_owners_everybody_is_one() -> None:
     foreign = Foreign()
-    foreign.look([rows("client/anybody")])
+    foreign.look("shop", [rows("client/anybody")])
     assert not foreign.rows
 
 
 def test_each_stranger_is_told_once_with_the_agent_that_let_it_through(foreign: Foreign) -> None:
     with capture_logs() as logs:
-        foreign.look([rows("client/web-1"), rows(""), rows("client/web-1")])
+        foreign.look("shop", [rows("client/web-1"), rows(""), rows("client/web-1")])
     assert foreign.rows["shop"] == 3
     assert [(entry["issuer"], entry["let_through_by"]) for entry in logs] == [
         ("client/web-1", "cache-2"),
