@@ -3,21 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete
 BENCH_STAMP := .venv/.bench
+INSTALL := $(shell command -v uv >/dev/null 2>&1 && echo uv pip install --quiet --python $(BIN)/python \
+	|| echo $(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
-.PHONY: venv demo test test-slow soak check bench bench-all bench-servers test-servers format proto
+.PHONY: venv demo test test-slow soak check bench bench-all bench-servers test-servers format proto lock sbom
 
 venv: $(STAMP)
 
-# uv where it is installed, else venv and pip. The development group needs pip 25.1.
-$(STAMP): pyproject.toml
+# Exactly the releases of requirements/, each compared with its hash; with uv where it is installed.
+$(STAMP): pyproject.toml requirements/development.txt
 	@if command -v uv >/dev/null 2>&1; then \
-		uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
-		uv pip install --quiet --python $(BIN)/python --editable '.[agent]' --group dev; \
+		uv venv --quiet --allow-existing --python $(PYTHON) .venv; \
 	else \
-		$(PYTHON) -m venv .venv && \
-		$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
-		$(BIN)/python -m pip install --quiet --editable '.[agent]' --group dev; \
+		$(PYTHON) -m venv .venv; \
 	fi
+	@$(INSTALL) --require-hashes --requirement requirements/development.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: venv
@@ -64,12 +65,8 @@ test-servers:
 bench-servers: $(BENCH_STAMP)
 	@tests/install-servers benchmarks/servers.txt
 
-$(BENCH_STAMP): $(STAMP)
-	@if command -v uv >/dev/null 2>&1; then \
-		uv pip install --quiet --python $(BIN)/python --group bench; \
-	else \
-		$(BIN)/python -m pip install --quiet --group bench; \
-	fi
+$(BENCH_STAMP): $(STAMP) requirements/benchmarks.txt
+	@$(INSTALL) --require-hashes --requirement requirements/benchmarks.txt
 	@touch $@
 
 bench: bench-servers
@@ -80,3 +77,25 @@ bench: bench-servers
 # make bench-all BENCH="--quick --only idle"
 bench-all: bench-servers
 	@$(BIN)/python benchmarks/run_all.py $(BENCH)
+
+# Which release of what is installed, with hashes: anew from pyproject.toml, keeping what still fits.
+# All of it newer: make lock LOCK=--upgrade
+LOCKED := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock' $(LOCK) pyproject.toml
+
+lock: venv
+	@$(LOCKED) --extra agent --group dev --output-file requirements/development.txt
+	@$(LOCKED) --extra agent --constraint requirements/development.txt --output-file requirements/agent.txt
+	@$(LOCKED) --group bench --constraint requirements/development.txt --output-file requirements/benchmarks.txt
+
+# What a cache host has besides Python (CycloneDX): installed for the purpose and looked at.
+SBOM_VENV := build/sbom-venv
+
+sbom: venv
+	@$(PYTHON) -m venv --clear $(SBOM_VENV)
+	@$(SBOM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --requirement requirements/agent.txt
+	@$(SBOM_VENV)/bin/python -m pip uninstall --quiet --yes pip setuptools
+	@$(BIN)/cyclonedx-py environment $(SBOM_VENV) --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.json
+	@echo build/sbom.json

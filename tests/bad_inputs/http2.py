@@ -35,6 +35,7 @@ class Http2:
         self.scheme = b"http"
         if tls is not None:
             self.socket, self.scheme = tls.wrap_socket(self.socket), b"https"
+        self._received = self.socket.makefile("rb")
         config = H2Configuration(header_encoding=None, validate_outbound_headers=False)
         self.connection = H2Connection(config)
         # Uncompressed: the server bounds what comes in.
@@ -42,6 +43,11 @@ class Http2:
         self.connection.initiate_connection()
         self.address = address
         self.send()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._received.close()  # it keeps the socket open
+        self.socket.close()
 
     def send(self) -> None:
         """Send what waits to be sent."""
@@ -80,14 +86,19 @@ class Http2:
 
     def events(self) -> Iterator[Event]:
         """Give what happens, until the other side closes."""
-        while data := self.socket.recv(65_536):
-            for event in self.connection.receive_data(data):
+        while frame := self._frame():  # one by one: what follows the last word is an error to h2
+            for event in self.connection.receive_data(frame):
                 if isinstance(event, DataReceived) and event.flow_controlled_length:
                     self.connection.acknowledge_received_data(
                         event.flow_controlled_length, event.stream_id or 0
                     )
                 yield event
             self.send()
+
+    def _frame(self) -> bytes:
+        """Give the next frame with its header (RFC 9113, section 4.1), nothing at the end."""
+        header = self._received.read(9)
+        return header + self._received.read(int.from_bytes(header[:3], "big"))
 
     def await_settings(self) -> bool:
         """Wait for what the other side allows; False when it closes instead."""
@@ -101,7 +112,7 @@ def http2(address: str, tls: ssl.SSLContext | None = None) -> Iterator[Http2]:
     try:
         yield client
     finally:
-        client.socket.close()
+        client.close()
 
 
 def resets(client: Http2, streams: Iterable[int]) -> None:

@@ -10,6 +10,8 @@ import grpc
 import pytest
 import trio
 from doors import METHODS, Doors
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated
 from http2 import http2, resets
 
 from coherd.limits import CALLS_MAX, METADATA_BYTES_MAX
@@ -156,6 +158,45 @@ async def test_streams_that_are_opened_and_left_alone(agent: Doors) -> None:
         for n in range(20):
             assert (await agent.invalidate(keys=[b"%d" % n])).complete
         go.set()
+
+
+def pinged(address: str, calls: int, pings: int) -> ConnectionTerminated | None:
+    """Open calls and ping; give what was said in the end, None when the connection was just cut."""
+    with http2(address) as client:
+        assert client.await_settings()
+        for _ in range(calls):
+            client.open(WATCH)
+        for n in range(pings):
+            client.connection.ping(n.to_bytes(8, "big"))
+        try:
+            client.send()
+            ends = (each for each in client.events() if isinstance(each, ConnectionTerminated))
+            return next(ends, None)
+        except ConnectionError:
+            return None
+
+
+@pytest.mark.bad_input(64)
+@pytest.mark.parametrize("calls", [0, 1])
+async def test_who_pings_too_much_is_told_and_cut_off(agent: Doors, calls: int) -> None:
+    for address in (agent.local_address, agent.peer_address):
+        said = await in_thread(pinged, address, calls, 10)
+        assert said.error_code == ErrorCodes.ENHANCE_YOUR_CALM
+        assert said.additional_data == b"too_many_pings"
+    await agent.eventually(lambda: not agent.agent.delivery.watchers)
+
+
+@pytest.mark.bad_input(64)
+async def test_a_flood_of_pings_takes_nothing_from_others(agent: Doors) -> None:
+    def flood() -> None:
+        for _ in range(20):
+            pinged(agent.local_address, 0, 10_000)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(in_thread, flood)
+        for n in range(50):
+            assert (await agent.invalidate(keys=[b"%d" % n])).complete
+    assert (await agent.invalidate(keys=[b"afterwards"])).complete
 
 
 @pytest.mark.slow
