@@ -1,4 +1,4 @@
-"""What is installed: each release is written down with its hashes, covers what is asked, and can be listed."""
+"""What is installed: each release is written down with its hashes, fits what is asked for, and is listed."""
 
 from __future__ import annotations
 

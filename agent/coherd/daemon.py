@@ -95,7 +95,7 @@ async def run(
                 agent.serve([*_handlers(config), *handlers])
                 peers = PeerService(agent.endpoint)
                 servers: list[Server | HttpServer] = [
-                    *await _serve_http(agent, nursery, token),
+                    *await _serve_http(agent, nursery, security, token),
                     await _serve_peers(agent, peers, bridge, security),
                     *await _serve_local(agent, bridge, security, token),
                 ]
@@ -295,7 +295,9 @@ async def _serve_local(
     return servers
 
 
-async def _serve_http(agent: Agent, nursery: trio.Nursery, token: Token | None) -> list[HttpServer]:
+async def _serve_http(
+    agent: Agent, nursery: trio.Nursery, security: Security | None, token: Token | None
+) -> list[HttpServer]:
     if agent.config.http is None:
         return []
     from coherd.api.http_app import http_app
@@ -305,10 +307,14 @@ async def _serve_http(agent: Agent, nursery: trio.Nursery, token: Token | None) 
     lateness = Lateness()
     exporter = Exporter(agent, lateness)
     listeners, address = await listen(agent.config.http)
-    server = HttpServer(http_app(agent, exporter.read, address, token), listeners)
+    certified, https = None, None
+    if security is not None and is_asked(address):
+        certified, https = security.certified, security.https
+    app = http_app(agent, exporter.read, address, token=token, certified=certified)
+    server = HttpServer(app, listeners, https)
     nursery.start_soon(lateness.run)
     nursery.start_soon(server.run)
-    log.info("http", address=str(address))
+    log.info("http", address=str(address), tls=https is not None)
     return [server]
 
 

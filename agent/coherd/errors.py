@@ -71,6 +71,10 @@ class JournalDamaged(CoherdError):
         self.positions = positions
 
 
+class FileRefused(CoherdError):
+    """A file of a certificate, a key or a secret cannot be used; the message begins with its path."""
+
+
 class CertificateRefused(CoherdError):
     """A certificate is out of date, or does not say who holds it as it must."""
 

@@ -18,6 +18,7 @@ from coherd.config import TlsConfig
 from coherd.errors import CertificateRefused, CoherdError, ConfigError, InvalidRequest, StartRefused
 from coherd.identity import Identity, Role
 from coherd.net.certificates import load_bundle
+from coherd.pem import FILE_BYTES_MAX
 from coherd.pki import authority, files, hosts_of, is_issued_by, issue, make_root
 
 NOW = datetime(2026, 2, 3, 12, tzinfo=UTC)
@@ -352,20 +353,20 @@ def spoil(ca: Path, what: str) -> None:
             (ca / "ca.key").unlink()
             os.mkfifo(ca / "ca.key", 0o600)
         case "large":
-            (ca / "ca.pem").write_bytes(b"x" * (files.FILE_BYTES_MAX + 1))
+            (ca / "ca.pem").write_bytes(b"x" * (FILE_BYTES_MAX + 1))
 
 
 @pytest.mark.parametrize(
     ("what", "text"),
     [
         ("no authority", r"it has no ca\.pem: `coherd pki init .* --trust DOMAIN` makes one"),
-        ("no key", r"ca\.key: no such file"),
+        ("no key", r"ca\.key can.t be read \(no such file"),
         ("another key", "is the key of no root"),
-        ("readable key", "may be read by others: `chmod 0600"),
+        ("readable key", r"may be read by others \(mode 0640\): `chmod 0600"),
         ("no pem", r"ca\.pem: no certificates in PEM"),
         ("key no pem", "no private key without a password"),
-        ("directory", r"ca\.key: is a directory"),
-        ("fifo", "no private key"),
+        ("directory", r"ca\.key is no file"),
+        ("fifo", r"ca\.key is no file"),
         ("large", "more than"),
     ],
 )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -154,6 +157,34 @@ def test_the_command_says_why_no_handshake_comes_about(hosts: Hosts) -> None:
     assert error.count("\n") == 1
     ended, _, error = hosts.coherd(None, "status")
     assert "--cert" in error
+
+
+def test_figures_that_others_can_reach_are_for_those_who_may_read_everything(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path / "pki")
+    grant = '[[grants]]\nidentities = ["client/prometheus"]\nverbs = ["read"]\nnamespaces = ["*"]\n'
+    files = authority.issue(identity("agent/a"))
+    with lone(tmp_path, settings=grant + files.toml) as agent:
+        agent.http = f"0.0.0.0:{free_port()}"
+        agent.start()
+
+        def get(path: str, label: str) -> int:
+            shown = authority.issue(identity(label))
+            tls = ssl.create_default_context(cafile=str(shown.ca))
+            tls.check_hostname = False  # an address, which is in nobody's certificate here
+            tls.load_cert_chain(shown.cert, shown.key)
+            port = int(agent.http.rpartition(":")[2])
+            with closing(HTTPSConnection("127.0.0.1", port, timeout=10, context=tls)) as connection:
+                connection.request("GET", path)
+                return connection.getresponse().status
+
+        assert get("/metrics", "client/prometheus") == 200
+        assert get("/metrics", "client/shop-1") == 403
+        assert get("/livez", "client/shop-1") == 200
+        audit = agent.data / "audit.jsonl"
+        event = json.loads(poll(audit.read_text, "the refusal in the audit log"))
+        assert (event["rpc"], event["who"]) == ("http", str(identity("client/shop-1")))
 
 
 WRONG = {

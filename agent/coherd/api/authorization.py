@@ -94,6 +94,8 @@ RULES: dict[str, Rule] = {
     for name, rule in rules.items()
 }
 """By path."""
+TOLD = Rule(PEOPLE, Verb.READ)
+"""Of what is told over HTTP: figures of all namespaces, and how the agent is."""
 
 
 class LocalGate:
@@ -129,60 +131,32 @@ def _local(peer: str) -> str:
     return f"local {peer}"
 
 
-class CertificateGate:
-    """The gate of doors where a certificate says who calls."""
+class Certified:
+    """Whose certificates count at this agent, and what their holders may do."""
 
     def __init__(
         self,
         me: Callable[[], Identity],
         grants: Callable[[], Sequence[Grant]],
         wall: Callable[[], float],
-        records: Records,
     ) -> None:
         """`me()`: who this agent is; `wall()`: seconds since 1970."""
         self._me = me
         self._grants = grants
         self._wall = wall
-        self._records = records
 
-    def identify(self, context: Any) -> Holder:
-        """Find out who calls. Raises RpcFailed."""
-        try:
-            holder = self._holder(context.auth_context())
-        except CertificateRefused as error:
-            self._records.refused(context.peer(), "", str(error))
-            raise RpcFailed("UNAUTHENTICATED", str(error)) from None
-        return holder
-
-    def _holder(self, shown: Mapping[str, Sequence[bytes]]) -> Holder:
-        certificates = shown.get("x509_pem_cert")
-        if not certificates:
-            raise CertificateRefused("no certificate was shown")
-        versions = [version.decode() for version in shown.get("ssl_tls_version", ())]
-        if versions != [TLS_VERSION]:
-            raise CertificateRefused(f"{TLS_VERSION} is due, this is {', '.join(versions)}")
-        holder = holder_of(certificates[0])
+    def holder(self, pem: bytes) -> Holder:
+        """Find out who has shown a certificate. Raises CertificateRefused."""
+        holder = holder_of(pem)
         holder.check(self._wall())
-        self._check_cluster(holder.identity)
-        return holder
-
-    def _check_cluster(self, identity: Identity) -> None:
-        me = self._me()
+        me, identity = self._me(), holder.identity
         if (identity.trust, identity.cluster) != (me.trust, me.cluster):
             raise CertificateRefused(
                 f"{identity} is of another cluster than this agent, {me}: ask an agent of your own"
             )
+        return holder
 
-    def check(self, call: Call, request: Any) -> None:
-        """Refuse what the caller may not do. Raises RpcFailed."""
-        assert call.holder is not None
-        identity, rule = call.holder.identity, _rule(call)
-        if why := self._why_not(identity, rule, request):
-            self._records.refused(str(identity), call.method.name, why)
-            raise RpcFailed("PERMISSION_DENIED", why)
-        self._records.let_through(str(identity), rule.verb, call, request)
-
-    def _why_not(self, identity: Identity, rule: Rule, request: Any) -> str:
+    def why_not(self, identity: Identity, rule: Rule, request: Any = None) -> str:
         """Say why somebody may not make a request; empty when it may."""
         if identity.role not in rule.roles:
             return f"{identity} may not do what is for {' or '.join(rule.roles)} alone"
@@ -195,6 +169,40 @@ class CertificateGate:
                 if not decision.allowed:
                     return decision.why
         return ""
+
+
+class CertificateGate:
+    """The gate of doors where a certificate says who calls."""
+
+    def __init__(self, certified: Certified, records: Records) -> None:
+        self._certified = certified
+        self._records = records
+
+    def identify(self, context: Any) -> Holder:
+        """Find out who calls. Raises RpcFailed."""
+        try:
+            return self._holder(context.auth_context())
+        except CertificateRefused as error:
+            self._records.refused(context.peer(), "", str(error))
+            raise RpcFailed("UNAUTHENTICATED", str(error)) from None
+
+    def _holder(self, shown: Mapping[str, Sequence[bytes]]) -> Holder:
+        certificates = shown.get("x509_pem_cert")
+        if not certificates:
+            raise CertificateRefused("no certificate was shown")
+        versions = [version.decode() for version in shown.get("ssl_tls_version", ())]
+        if versions != [TLS_VERSION]:
+            raise CertificateRefused(f"{TLS_VERSION} is due, this is {', '.join(versions)}")
+        return self._certified.holder(certificates[0])
+
+    def check(self, call: Call, request: Any) -> None:
+        """Refuse what the caller may not do. Raises RpcFailed."""
+        assert call.holder is not None
+        identity, rule = call.holder.identity, _rule(call)
+        if why := self._certified.why_not(identity, rule, request):
+            self._records.refused(str(identity), call.method.name, why)
+            raise RpcFailed("PERMISSION_DENIED", why)
+        self._records.let_through(str(identity), rule.verb, call, request)
 
 
 def _rule(call: Call) -> Rule:

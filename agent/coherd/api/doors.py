@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from coherd.api.auditing import Records
-from coherd.api.authorization import CertificateGate, LocalGate
+from coherd.api.authorization import CertificateGate, Certified, LocalGate
 from coherd.clock import BootClock
 from coherd.config import Address
 from coherd.net.credentials import Credentials
+from coherd.net.https import HttpsContext
 from coherd.net.obstacles import why_refused, why_unreachable
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from coherd.config import AgentConfig, GrantConfig, TlsConfig, UnixSocket
     from coherd.net.bridge import Bridge
     from coherd.net.bridge_server import Server
-    from coherd.net.obstacles import Obstacle
+    from coherd.net.https import HttpsContext
+from coherd.net.obstacles import Obstacle
 
 CONNECTION_AGE_MS = 600_000
 """Milliseconds after which a connection is replaced by a new one, for which certificates are shown anew."""
@@ -97,6 +99,10 @@ class Security:
         self._servers: list[Server] = []
         self.credentials = Credentials(tls, self._wall)
         self.credentials.check_agent(config.cluster, config.name)
+        self.certified = Certified(
+            lambda: self.credentials.identity, lambda: self._grants, self._wall
+        )
+        self.https = HttpsContext(self.credentials)
         self._tls = tls
 
     def grant(self, grants: Sequence[GrantConfig]) -> None:
@@ -124,12 +130,7 @@ class Security:
             services,
             addresses,
             credentials=self.credentials.server(),
-            gate=CertificateGate(
-                lambda: self.credentials.identity,
-                lambda: self._grants,
-                self._wall,
-                _records(agent),
-            ),
+            gate=CertificateGate(self.certified, _records(agent)),
             refused=agent.count_refused,
             options=TLS_OPTIONS,
             **options,

@@ -14,8 +14,12 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
+from coherd.api.auditing import Records
+from coherd.api.authorization import TOLD
+from coherd.api.http_server import CERTIFICATE
 from coherd.api.token import HEADER
 from coherd.config import Address
+from coherd.errors import CertificateRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +29,12 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from coherd.api.authorization import Certified
     from coherd.api.token import Token
     from coherd.cluster.agent import Agent
 
+AS_RPC = "http"
+"""How requests over HTTP are called where refused calls are counted by RPC."""
 INDEX = """\
 /metrics  figures for Prometheus
 /livez    200 while the agent runs
@@ -36,15 +43,23 @@ INDEX = """\
 
 
 def http_app(
-    agent: Agent, read: Callable[[], Collector], address: Address, token: Token | None = None
+    agent: Agent,
+    read: Callable[[], Collector],
+    address: Address,
+    *,
+    token: Token | None = None,
+    certified: Certified | None = None,
 ) -> Starlette:
     """Give the application that is served at `address`; `read` gives the figures as they are then.
 
-    With a token only who carries it is answered, apart from the question whether the agent lives.
+    With a token, or where certificates are asked for, only who is known by one of them is answered, apart
+    from the question whether the agent lives.
     """
     middleware = [Middleware(_OwnHost, address=address)] if address.is_loopback else []
-    if token is not None:
-        middleware.append(Middleware(_Carried, token=token, denied=agent.protection.count_denied))
+    if token is not None or certified is not None:
+        records = Records(agent.protection, agent.clock.wall_us)
+        known = Middleware(_Known, token=token, certified=certified, records=records)
+        middleware.append(known)
     app = Starlette(
         routes=[
             Route("/", _index),
@@ -111,23 +126,53 @@ class _OwnHost:
         return name == self._address.host.lower() or Address(name, 0).is_loopback
 
 
-class _Carried:
-    """Refuses requests without the token, but tells everybody that the agent lives."""
+class _Known:
+    """Refuses requests of strangers, but tells everybody that the agent lives.
 
-    def __init__(self, app: ASGIApp, token: Token, denied: Callable[[str], None]) -> None:
+    Known is who carries the token, or has shown a certificate whose holder may read.
+    """
+
+    def __init__(
+        self, app: ASGIApp, token: Token | None, certified: Certified | None, records: Records
+    ) -> None:
         self._app = app
         self._token = token
-        self._denied = denied
+        self._certified = certified
+        self._records = records
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        if scope.get("path") == "/livez" or self._token.is_in(headers.get(HEADER.encode())):
-            await self._app(scope, receive, send)
-            return
-        self._denied("")
-        refusal = _text(f"the secret of token_file is due in the header {HEADER}\n", 401)
-        refusal.headers["www-authenticate"] = "Bearer"
-        await refusal(scope, receive, send)
+        refused = None if scope.get("path") == "/livez" else self._refused(scope)
+        await (refused or self._app)(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> Response | None:
+        """Give the answer to a stranger; None to others."""
+        token, certificate = self._token, scope.get("state", {}).get(CERTIFICATE)
+        if token is not None and token.is_in(dict(scope["headers"]).get(HEADER.encode())):
+            return None
+        if self._certified is None or certificate is None:
+            return self._deny(scope, _due(token, self._certified), 401)
+        try:
+            identity = self._certified.holder(certificate).identity
+        except CertificateRefused as error:
+            return self._deny(scope, str(error), 401)
+        why = self._certified.why_not(identity, TOLD)
+        return self._deny(scope, why, 403, str(identity)) if why else None
+
+    def _deny(self, scope: Scope, why: str, status: int, who: str = "") -> Response:
+        client = scope.get("client") or ("somebody who is gone", 0)
+        self._records.refused(who or f"http {Address(*client)}", AS_RPC, why)
+        refusal = _text(f"{why}\n", status)
+        if status == 401 and self._token is not None:
+            refusal.headers["www-authenticate"] = "Bearer"
+        return refusal
+
+
+def _due(token: Token | None, certified: Certified | None) -> str:
+    """Say what was missing."""
+    due = [] if token is None else [f"the secret of token_file is due in the header {HEADER}"]
+    if certified is not None:
+        due.append("a certificate of a client or operator of this cluster is due")
+    return ", or ".join(due)
 
 
 _NO_STORE = {"cache-control": "no-store"}

@@ -7,8 +7,9 @@ a connection is a cancel scope, each send has a limit, and one connection too ma
 
 from __future__ import annotations
 
+import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import structlog
 import trio
@@ -30,16 +31,22 @@ if TYPE_CHECKING:
     from hypercorn.typing import AppWrapper
     from starlette.applications import Starlette
 
+    from coherd.net.https import HttpsContext
+
+_Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
+
 log = structlog.get_logger("coherd.http")
 
 CONNECTIONS_MAX = 100
 """Connections at a time; one more closes the oldest."""
 IDLE_MAX = 5.0
-"""Seconds that a connection may take to send a request."""
+"""Seconds that a connection may take to send a request, and for a handshake before the first."""
 SEND_MAX = 10.0
 """Seconds that a client may take to receive a piece of an answer."""
 HEADERS_BYTES_MAX = 16 * 1024
 """Bytes of a request's headers."""
+CERTIFICATE = "certificate"
+"""Where in the state of a request the certificate is that its client has shown, in PEM."""
 
 
 class _Log(Logger):
@@ -78,11 +85,20 @@ class _Connection:
     """One client."""
 
     def __init__(
-        self, stream: trio.SocketStream, app: AppWrapper, settings: Config, context: WorkerContext
+        self,
+        stream: trio.SocketStream,
+        app: AppWrapper,
+        settings: Config,
+        context: WorkerContext,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self.scope = trio.CancelScope()
         """Ends it at once."""
-        self._stream = stream
+        self._tcp = stream
+        self._stream: _Stream = stream
+        if tls is not None:
+            self._stream = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+        self._state: dict[str, Any] = {}
         self._tasks = TaskGroup()
         self._idle = TrioSingleTask()
         self._is_idle = True
@@ -95,9 +111,9 @@ class _Connection:
             settings,
             context,
             self._tasks,
-            ConnectionState({}),
-            False,  # no TLS; and whose the two addresses are does not matter
-            None,
+            ConnectionState(self._state),
+            tls is not None,
+            _address(stream),
             None,
             self._take,
         )
@@ -109,6 +125,7 @@ class _Connection:
             with self.scope:
                 async with self._tasks:
                     await self._idle.restart(self._tasks, self._end_idle)
+                    await self._shake_hands()
                     async for data in self._stream:
                         await self._protocol.handle(RawData(bytes(data)))
                     self._is_ended = True
@@ -117,13 +134,19 @@ class _Connection:
         finally:
             await trio.aclose_forcefully(self._stream)
 
+    async def _shake_hands(self) -> None:
+        if isinstance(self._stream, trio.SSLStream):
+            await self._stream.do_handshake()
+            if der := self._stream.getpeercert(binary_form=True):
+                self._state[CERTIFICATE] = ssl.DER_cert_to_PEM_cert(der).encode()
+
     async def _take(self, event: Event) -> None:
         """Do what hypercorn says."""
         if isinstance(event, RawData):
             await self._send(event.data)
         elif isinstance(event, Closed):
             with suppress(trio.BrokenResourceError):
-                await self._stream.send_eof()
+                await self._tcp.send_eof()
             self.scope.cancel()
         elif isinstance(event, Updated):
             self._is_idle = event.idle
@@ -151,8 +174,14 @@ class _Connection:
 class HttpServer:
     """Serves one application."""
 
-    def __init__(self, app: Starlette, listeners: Sequence[trio.SocketListener]) -> None:
-        """Take listeners that are open already."""
+    def __init__(
+        self,
+        app: Starlette,
+        listeners: Sequence[trio.SocketListener],
+        tls: HttpsContext | None = None,
+    ) -> None:
+        """Take listeners that are open already; with `tls` everything is encrypted."""
+        self._tls = tls
         self._settings = _settings()
         framework: Any = app  # both write ASGI's types in words of their own
         self._app = wrap_app(framework, self._settings.wsgi_max_body_size, "asgi")
@@ -192,7 +221,8 @@ class HttpServer:
             oldest = next(iter(self._open))
             del self._open[oldest]
             oldest.scope.cancel()
-        connection = _Connection(stream, self._app, self._settings, self._context)
+        tls = None if self._tls is None else self._tls.current()
+        connection = _Connection(stream, self._app, self._settings, self._context, tls)
         self._open[connection] = None
         try:
             await connection.run()
@@ -203,6 +233,15 @@ class HttpServer:
         finally:
             self._open.pop(connection, None)
             self._closed.unpark_all()
+
+
+def _address(stream: trio.SocketStream) -> tuple[str, int] | None:
+    """Say where a client is; None when it is gone already."""
+    try:
+        host, port, *_ = stream.socket.getpeername()
+    except OSError:
+        return None
+    return host, port
 
 
 async def listen(address: Address) -> tuple[list[trio.SocketListener], Address]:

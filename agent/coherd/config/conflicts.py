@@ -39,9 +39,11 @@ def conflicts(config: AgentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def exposed(config: AgentConfig) -> dict[str, Address]:
     """Give the addresses that others can reach although nothing there is encrypted, by their settings."""
-    doors = {} if config.token_file else {"http": config.http}
-    if config.tls is None:
-        doors = {"listen": config.listen, "advertise": config.advertise, **doors}
+    if config.tls is not None:
+        return {}
+    doors = {"listen": config.listen, "advertise": config.advertise}
+    if config.token_file is None:
+        doors["http"] = config.http
     return {name: at for name, at in doors.items() if at is not None and not at.is_loopback}
 
 
@@ -50,7 +52,7 @@ def _open_doors(config: AgentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     for name, address in exposed(config).items():
         if config.insecure:
             continue
-        protection = "token_file" if name == "http" else "[tls]"
+        protection = "[tls] or token_file" if name == "http" else "[tls]"
         text = (
             f"{address} is not a loopback address and nothing there is encrypted; "
             f"set {protection}, or use 127.0.0.1, or set insecure = true to allow it"

@@ -84,7 +84,8 @@ local_owner = ""
 token_file = ""
 
 # Where it tells figures for Prometheus (/metrics) and its health (/livez, /readyz) over HTTP. Port 0: any
-# free one, logged. "" is off.
+# free one, logged. "" is off. Where others can reach it with [tls] (HTTPS, for operators and who may read
+# "*") or a token_file.
 # default: "127.0.0.1:4375"
 http = "127.0.0.1:4375"
 

@@ -7,11 +7,8 @@ call by call, that it is not out of date: TLS looks at that only while a connect
 
 from __future__ import annotations
 
-import os
-import stat
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
@@ -21,22 +18,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from coherd.errors import CertificateRefused, StartRefused
+from coherd.errors import CertificateRefused, FileRefused, StartRefused
 from coherd.identity import SHAPE, Identity
+from coherd.pem import MALFORMED, check_mode, check_owner, read_small
 
 if TYPE_CHECKING:
-    from coherd.config import TlsConfig
+    from pathlib import Path
 
-FILE_BYTES_MAX = 1024 * 1024
-"""Of one file: a chain of certificates has some thousands."""
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
-MALFORMED = (
-    ValueError,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-"""What is raised by certificates that are none; most of it only when an extension is read."""
+    from coherd.config import TlsConfig
 
 
 class Holder(NamedTuple):
@@ -161,38 +150,20 @@ def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
 
 
 def read_file(path: Path, setting: str) -> bytes:
-    """Read a regular file: a FIFO would never end, and a directory says nothing. Raises StartRefused."""
+    """Read a small file that a setting names. Raises StartRefused."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        reason = (error.strerror or "").lower()
-        raise StartRefused(f"{path} can't be read ({reason}): correct {setting}") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StartRefused(f"{path} is no file: correct {setting}")
-        data = os.read(descriptor, FILE_BYTES_MAX + 1)
-    finally:
-        os.close(descriptor)
-    if not data.strip():
-        raise StartRefused(f"{path} is empty: correct {setting}")
-    if len(data) > FILE_BYTES_MAX:
-        raise StartRefused(f"{path} has more than {FILE_BYTES_MAX} bytes: correct {setting}")
-    return data
+        return read_small(path)
+    except FileRefused as error:
+        raise StartRefused(f"{error}: correct {setting}") from None
 
 
 def check_private(path: Path) -> None:
-    """Refuse a secret that others can read. Raises StartRefused."""
+    """Refuse a secret that others can read or change. Raises StartRefused."""
     try:
-        found = path.stat()
-    except OSError:
-        return  # reading it says why
-    if stat.S_ISREG(found.st_mode) and found.st_mode & OTHERS:
-        raise StartRefused(
-            f"{path} may be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "
-            f"`chmod 0600 {path}`, and replace it if others were there"
-        )
-    if found.st_uid not in {0, os.geteuid()}:
-        raise StartRefused(f"{path} belongs to another account: `chown` it to the agent's")
+        check_mode(path)
+        check_owner(path)
+    except FileRefused as error:
+        raise StartRefused(str(error)) from None
 
 
 def _shown(at: float) -> str:

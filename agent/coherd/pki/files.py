@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from coherd.errors import ConfigError
+from coherd.errors import ConfigError, FileRefused
+from coherd.pem import MALFORMED, check_mode, read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,18 +29,9 @@ if TYPE_CHECKING:
 
     from coherd.pki import Pair
 
-MALFORMED = (
-    ValueError,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-"""What reading a certificate raises that is none, or not a right one."""
-FILE_BYTES_MAX = 1024 * 1024
 DIRECTORY_MODE = 0o700
 KEY_MODE = 0o600
 CERTIFICATE_MODE = 0o644
-OTHERS_READ = 0o077
 OTHERS_WRITE = 0o022
 SUFFIX = ".pem"
 """Of certificates; the key has the same name with the next one."""
@@ -79,10 +71,10 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def _read_key(path: Path) -> PrivateKeyTypes:
     data = read(path)
-    if path.stat().st_mode & OTHERS_READ:
-        raise ConfigError(
-            f"{path} may be read by others: `chmod 0600 {path}`, and replace the key if others were there"
-        )
+    try:
+        check_mode(path)
+    except FileRefused as error:
+        raise ConfigError(str(error)) from None
     try:
         return load_pem_private_key(data, password=None)
     except (ValueError, TypeError) as error:
@@ -91,15 +83,10 @@ def _read_key(path: Path) -> PrivateKeyTypes:
 
 def read(path: Path) -> bytes:
     """Read a regular file of a sensible size. Raises ConfigError."""
-    with _told(path, "name a file that this account may read"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would never end
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1) or b""
-    if len(data) > FILE_BYTES_MAX:
-        raise ConfigError(
-            f"{path} has more than {FILE_BYTES_MAX} bytes: it is no certificate or key"
-        )
-    return data
+    try:
+        return read_small(path)
+    except FileRefused as error:
+        raise ConfigError(f"{error}: name a file that this account may read") from None
 
 
 def write(path: Path, data: bytes, mode: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 from certificates import Authority, Files, identity
 
 from coherd.api.auditing import Records
-from coherd.api.authorization import CertificateGate
+from coherd.api.authorization import CertificateGate, Certified
 from coherd.api.doors import TLS_OPTIONS
 from coherd.api.services import ADMIN, CACHE, PEER
 from coherd.audit import Event
@@ -107,7 +107,7 @@ async def door(
     async with open_bridge() as bridge:
         opened = Door(bridge, authority, 0)
         records = Records(opened.protection, lambda: 7)
-        gate = CertificateGate(lambda: ME, lambda: grants, time.time, records)
+        gate = CertificateGate(Certified(lambda: ME, lambda: grants, time.time), records)
         server = await bridge.serve(
             [(descriptor, Servicer()) for descriptor in (PEER, CACHE, ADMIN)],
             ["127.0.0.1:0"],

@@ -5,82 +5,20 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
 import trio
+from http_site import Site, read_all
 from hypercorn.protocol.h11 import H11Protocol
-from prometheus_client.core import GaugeMetricFamily
 
 from coherd.api import http_server
-from coherd.api.http_app import http_app
-from coherd.api.http_server import HttpServer, listen
+from coherd.api.http_server import listen
 from coherd.config import Address
 from coherd.errors import StartRefused
 
 LONG = 20_000_000
 """Bytes of an answer that no socket takes at once."""
-
-
-class ToyAgent:
-    """Ready, or not."""
-
-    def __init__(self) -> None:
-        self.why: list[str] = []
-
-    def reasons(self) -> list[str]:
-        return self.why
-
-
-class ToyCollector:
-    """One figure; with a long help where the answer shall be long."""
-
-    help = "a figure"
-
-    def collect(self) -> list[Any]:
-        return [GaugeMetricFamily("toy", self.help, 1)]
-
-
-class Site:
-    """A server with a toy behind it."""
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.nursery = nursery
-        self.agent = ToyAgent()
-        self.collector = ToyCollector()
-
-    async def open(self, host: str = "127.0.0.1", *, as_if: str = "") -> None:
-        """Serve at a free port; `as_if`: of a host that it believes to be its address."""
-        listeners, self.address = await listen(Address(host, 0))
-        address = self.address._replace(host=as_if or host)
-        agent: Any = self.agent
-        self.server = HttpServer(http_app(agent, lambda: self.collector, address), listeners)
-        self.nursery.start_soon(self.server.run)
-
-    async def connect(self) -> trio.SocketStream:
-        return await trio.open_tcp_stream(self.address.host, self.address.port)
-
-    async def ask(self, request: str, *headers: str, host: str | None = None) -> tuple[int, str]:
-        """Send a request line and headers; give the status and the body."""
-        head, _, body = (await self.ask_raw(request, *headers, host=host)).partition("\r\n\r\n")
-        return int(head.split()[1]), body
-
-    async def ask_raw(self, request: str, *headers: str, host: str | None = None) -> str:
-        lines = [f"{request} HTTP/1.1", f"host: {host or self.address}", "connection: close"]
-        stream = await self.connect()
-        async with stream:
-            await stream.send_all("\r\n".join([*lines, *headers, "", ""]).encode())
-            return await read_all(stream)
-
-
-async def read_all(stream: trio.SocketStream) -> str:
-    """Give everything until the end."""
-    with trio.fail_after(10):
-        try:
-            return b"".join([data async for data in stream]).decode()
-        except trio.BrokenResourceError:
-            return "reset"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from coherd.api.auditing import Records
 from coherd.api.authorization import LocalGate
 from coherd.api.http_app import http_app
 from coherd.api.token import Token
+from coherd.clock import ManualClock
 from coherd.cluster.protection import Protection
 from coherd.config import Address
 from coherd.errors import RpcFailed, StartRefused
@@ -116,6 +117,7 @@ class Toy:
 
     def __init__(self) -> None:
         self.protection = Protection()
+        self.clock = ManualClock()
 
     def reasons(self) -> list[str]:
         return []
@@ -123,7 +125,7 @@ class Toy:
 
 async def asked(agent: Any, token: Token, path: str, header: str | None) -> int:
     """Ask over HTTP; give the status."""
-    app = http_app(agent, CollectorRegistry, Address("10.0.0.1", 4375), token)
+    app = http_app(agent, CollectorRegistry, Address("10.0.0.1", 4375), token=token)
     headers = [] if header is None else [(b"authorization", header.encode())]
     scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b""}
     said: list[Any] = []
@@ -146,6 +148,6 @@ async def test_who_does_not_carry_it_learns_only_that_the_agent_lives(token: Tok
     for path in ("/metrics", "/readyz", "/", "/nothing"):
         for header in (None, "Bearer wrong"):
             assert await asked(agent, token, path, header) == 401
-    assert agent.protection.denied == {"": 8}
+    assert agent.protection.denied == {"http": 8}
     for path in ("/readyz", "/"):
         assert await asked(agent, token, path, f"Bearer {SECRET}") == 200

@@ -47,7 +47,7 @@ def test_show_says_what_is_wrong(shown: tuple[Path, Shown]) -> None:
         "expired.pem": [none, "expired at"],
         "early.pem": [none, "is not valid before"],
         "agent-swapped.pem": ["agent-swapped.key is the key of another certificate"],
-        "agent-open.pem": ["agent-open.key may be read by others: `chmod 0600"],
+        "agent-open.pem": ["agent-open.key may be read by others (mode 0644): `chmod 0600"],
         "nonsense.pem": ["nonsense.pem: no certificates in PEM"],
         "root.pem": ["expired at"],
     }
@@ -100,8 +100,8 @@ def test_show_for_people_is_a_table_with_what_is_wrong_below(ca: Path) -> None:
     path.with_suffix(".key").chmod(0o644)
     lines = pki("show", path, code=1).stdout.splitlines()
     assert lines[2] == (
-        f"    {ca}/agent-cache-1.key may be read by others: `chmod 0600 {ca}/agent-cache-1.key`, and "
-        "replace the key if others were there"
+        f"    {ca}/agent-cache-1.key may be read by others (mode 0644): "
+        f"`chmod 0600 {ca}/agent-cache-1.key`, and replace it if others were there"
     )
 
 
@@ -156,4 +156,4 @@ def test_a_malformed_certificate_is_said_to_be_one(ca: Path) -> None:
 def test_show_of_nothing_is_an_error(tmp_path: Path) -> None:
     assert "has no .pem files" in pki("show", tmp_path, code=2).stderr
     result = pki("show", tmp_path / "none.pem", code=1)
-    assert f"{tmp_path}/none.pem: no such file" in result.stdout
+    assert f"{tmp_path}/none.pem can't be read (no such file" in result.stdout

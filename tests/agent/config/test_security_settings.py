@@ -8,6 +8,7 @@ import pytest
 from config_files import problems, read
 
 from coherd.config import TlsConfig
+from coherd.config.conflicts import exposed
 from coherd.grants import Grant, Verb
 
 
@@ -31,10 +32,16 @@ def test_with_certificates_no_address_of_agents_needs_permission(file: Path) -> 
     config = read(file, 'listen = "10.0.0.1:1"\nadvertise = "host:1"\n' + TLS)
     assert not config.insecure
     assert config.tls == TlsConfig(Path("/ca.pem"), Path("/a.pem"), Path("/a.key"))
-    (problem,) = problems(file, 'http = "10.0.0.1:1"\n' + TLS)
+
+
+def test_http_that_others_can_reach_needs_certificates_or_the_secret(file: Path) -> None:
+    http = 'http = "10.0.0.1:1"\n'
+    (problem,) = problems(file, http)
     assert "http: 10.0.0.1:1 is not a loopback address" in problem
-    assert "set token_file" in problem
-    read(file, 'http = "10.0.0.1:1"\ntoken_file = "/token"\n')
+    assert "set [tls] or token_file" in problem
+    for protected in (TLS, 'token_file = "/token"\n'):
+        assert not exposed(read(file, http + protected))
+    assert list(exposed(read(file, http + "insecure = true\n"))) == ["http"]
 
 
 @pytest.mark.parametrize("written", ["a b", ":", "a:", "a:b:c", "é"])
