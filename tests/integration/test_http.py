@@ -141,8 +141,8 @@ def test_an_idle_agent_stops_cleanly_with_a_scraper_connected(agent: AgentProces
 def test_port_0_is_any_free_one_and_is_logged(agent: AgentProcess) -> None:
     agent.http = "127.0.0.1:0"
     agent.start()
-    (address,) = re.findall(r'"address": "(127[^"]+)", "event": "http"', agent.log)
-    agent.http = address
+    (line,) = [line for line in agent.log.splitlines() if '"event": "http"' in line]
+    agent.http = json.loads(line)["address"]
     assert agent.get("/livez") == (200, "ok\n")
 
 

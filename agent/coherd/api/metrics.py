@@ -96,6 +96,12 @@ class Exporter:
             one(None if synced_at is None else now - synced_at),
         )
         yield counter(
+            "coherd_rollbacks_total",
+            "Times that this agent was found rolled back while it ran.",
+            (),
+            one(agent.rollback.count),
+        )
+        yield counter(
             "coherd_malformed_payloads_total",
             "Payloads of peers that were dropped because they can't be read.",
             (),

@@ -31,6 +31,7 @@ from coherd.cluster.protection import Protection
 from coherd.cluster.repairing import Repairing
 from coherd.cluster.retaining import Retaining
 from coherd.cluster.retiring import Retiring
+from coherd.cluster.rollback import Rollback
 from coherd.cluster.roster import Roster
 from coherd.cluster.spreading import Spreading
 from coherd.cluster.tracing import Tracing
@@ -129,7 +130,7 @@ class Agent:
             self.started_at,
         )  # fmt: skip
         self._stay_in_sync(random)
-        self._take_orders()
+        self._take_orders(random)
         self.endpoint = Endpoint(
             config.cluster, self.ingest, self.repair, self.repairing, self.freshness, self.roster,
             self.membership, self.spreading, self.feed, journal, self.delivery, clock, self.tracing,
@@ -164,8 +165,8 @@ class Agent:
         self.repairing.on_synced = self._synced
         self.offering = Offering(ingest, self.repairing, roster, random)
 
-    def _take_orders(self) -> None:
-        """Make what applications ask for invalidations."""
+    def _take_orders(self, random: Random) -> None:
+        """Make what applications ask for invalidations, and what issues some of them again."""
         config = self.config
         self.budgeting = Budgeting(config, self.clock)
         self.invalidating = Invalidating(
@@ -178,6 +179,11 @@ class Agent:
             lambda namespace: config.namespace(namespace).batch_window,
             self._nursery,
         )
+        self.rollback = Rollback(
+            self.ingest, self.feed, self.repairing, self.roster, self.clock, random, self._nursery,
+            self.membership.renew, self.invalidating.again,
+        )  # fmt: skip
+        self.repairing.on_shown = self.rollback.shown
 
     def serve(self, handlers: Sequence[Handler]) -> None:
         """Begin to bring rows to caches; before peers can ask whether they are applied here."""
@@ -217,6 +223,7 @@ class Agent:
 
     def _synced(self) -> None:
         """Note that this agent may have all that others have."""
+        self.rollback.look_at_clock()
         self._healing.look()
         if self.freshness.has_met_others and not self.freshness.is_catching_up:
             self.ingest.confirm_life()

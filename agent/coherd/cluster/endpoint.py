@@ -183,7 +183,9 @@ class Endpoint:
         if kept:
             self._repairing.heard(name)
             publisher = name if have.offer else ""
-            self._repair.claim(name, eras.believed(self._retiring.theirs(name), kept, publisher))
+            believed = eras.believed(self._retiring.theirs(name), kept, publisher)
+            self._repairing.on_shown(name, believed)
+            self._repair.claim(name, believed)
             self._repairing.look()
         if have.offer:
             quiet, behind = self._repairing.is_quiet, self._freshness.is_catching_up

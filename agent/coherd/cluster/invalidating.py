@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from coherd.cluster.roster import Roster
     from coherd.cluster.spreading import Spreading
     from coherd.journal import Journal
-    from coherd.model import Effect, Selector
+    from coherd.model import Batch, Effect, Selector
 
 log = structlog.get_logger("coherd.invalidate")
 
@@ -177,6 +177,11 @@ class Invalidating:
             arrival.batch, accepted.payload, arrival.accepted_at, receipt if is_asked else None
         )
         return accepted
+
+    def again(self, batch: Batch) -> None:
+        """Issue rows anew, for whoever did not take them under their numbers of before."""
+        rows = Rows(batch.selectors, batch.effect, batch.versions, batch.reason, batch.issuer)
+        self._send(batch.stream.namespace, batch.stream.lane, rows, Receipt((), ()), is_asked=False)
 
     async def receipt(self, dots: Sequence[StreamRange], timeout: float) -> Outcome:
         """Ask everybody who must have applied rows whether they have."""

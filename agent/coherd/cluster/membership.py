@@ -305,7 +305,7 @@ class Membership:
             case NameTaken(address):
                 self._taken = address
             case EpochNeeded(epoch, reason):
-                self._renew(swim, epoch, reason)
+                self.renew(reason, epoch)
             case Dropped(reason, name, source):
                 self._not_believed[reason] += 1
                 times = self._not_believed[reason]
@@ -341,8 +341,12 @@ class Membership:
             self._unreadable += 1
             log.warning("what a member publishes can't be read", member=name, error=str(error))
 
-    def _renew(self, swim: Swim, epoch: int, reason: str) -> None:
-        """Begin a new life: this one counts no more."""
-        if (later := self.on_epoch(max(epoch, swim.me.epoch))) is not None:
-            log.warning("new epoch", reason=reason, known=epoch, epoch=later)
-            swim.renew(later)
+    def renew(self, reason: str, known: int = 0) -> bool:
+        """Begin a new life, later than a known one: this one counts no more. False where it can't be now."""
+        assert self.swim is not None
+        later = self.on_epoch(max(known, self.swim.me.epoch))
+        if later is None:
+            return False
+        log.warning("new epoch", reason=reason, known=known, epoch=later)
+        self.swim.renew(later)
+        return True

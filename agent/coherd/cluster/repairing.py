@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from coherd.model import Stream
     from coherd.net.peer import Peer
     from coherd.replication.freshness import Freshness
+    from coherd.replication.intervals import Intervals
     from coherd.replication.repair import Repair
 
 log = structlog.get_logger("coherd.repair")
@@ -98,6 +99,10 @@ class Repairing:
         """Have the open holes looked at now."""
         self.synced_at: dict[str, float] = {}
         """Per member when both last had the same, in running time."""
+        self.synced_upto: dict[str, int] = {}
+        """The position that this agent had then."""
+        self.on_shown: Callable[[str, Sequence[tuple[Stream, Intervals]]], None] = lambda *_: None
+        """Called with a member and what it says it has, before that is believed."""
         self.is_alone: Callable[[], bool] = lambda: False
         """Tells whether this agent may be fresh without having met anybody."""
         self.on_synced: Callable[[], None] = lambda: None
@@ -243,6 +248,7 @@ class Repairing:
         if was:
             self.look_at_holders()
         now = self.synced_at[name] = self._clock.now()
+        self.synced_upto[name] = self._ingest.replica.position
         self._freshness.completed(name, catching_up=catching_up, now=now)
         if was and not self._freshness.is_catching_up:
             log.info("caught up", member=name)
@@ -339,6 +345,7 @@ class Repairing:
             check_shown(self._ingest, page.streams)
             shown = [each for each in page.streams if self._ingest.is_held(each[0].namespace)]
             believed = self._retiring.eras.believed(self._retiring.theirs(name), shown)
+            self.on_shown(name, believed)
             here: set[Stream] = set()
             for stream, numbers in believed:
                 is_first = stream not in seen and stream not in here
