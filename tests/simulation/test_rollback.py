@@ -5,7 +5,8 @@ The rows of the future that was lost are made where it left them: at the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -49,13 +50,21 @@ async def fill_and_begin(all_: Sequence[Host]) -> int:
     return all_[0].agent.ingest.life.epoch
 
 
+@asynccontextmanager
+async def rolled_back() -> AsyncIterator[list[Host]]:
+    """Run three hosts; the first was rolled back, the third cut off from what it issued before that."""
+    async with hosts(3) as all_:
+        await fill_and_begin(all_)
+        lose_future(all_[0], [all_[1]])
+        await all_[0].invalidate(AFTER)
+        yield all_
+
+
 async def test_what_was_accepted_under_used_numbers_is_issued_again(
     autojump_clock: MockClock,
 ) -> None:
-    async with hosts(3) as (one, two, three):
-        epoch = await fill_and_begin((one, two, three))
-        lose_future(one, [two])  # the third host was cut off from it
-        await one.invalidate(AFTER)
+    async with rolled_back() as (one, two, three):
+        epoch = one.agent.ingest.life.epoch
         assert left(two, AFTER), "they are rows that it has"
         await until(lambda: not any(left(host, [*LOST, *AFTER]) for host in (one, two, three)))
         assert one.agent.ingest.life.epoch > epoch
@@ -70,10 +79,7 @@ async def test_without_that_copies_would_be_left(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollback.Rollback, "shown", lambda *_: None)
-    async with hosts(3) as (one, two, three):
-        await fill_and_begin((one, two, three))
-        lose_future(one, [two])
-        await one.invalidate(AFTER)
+    async with rolled_back() as (_, two, three):
         await wait(60.0)
         assert left(two, AFTER) == {*AFTER}
         assert left(three, LOST) == {*LOST[: len(AFTER)]}
@@ -128,10 +134,7 @@ async def test_a_member_that_says_untrue_things_causes_few_new_lives(
 async def test_what_is_forgotten_already_ends_in_a_flush_of_everybody(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hosts(3) as (one, two, three):
-        await fill_and_begin((one, two, three))
-        lose_future(one, [two])
-        await one.invalidate(AFTER)
+    async with rolled_back() as (one, two, three):
         agent = one.agent
         agent.ingest.lose(NAMESPACE, agent.replica.position)
         await until(lambda: not any(host.cache.entries for host in (one, two, three)))
@@ -141,10 +144,7 @@ async def test_what_is_forgotten_already_ends_in_a_flush_of_everybody(
 async def test_rows_are_issued_again_once_there_is_room(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hosts(3) as (one, two, three):
-        await fill_and_begin((one, two, three))
-        lose_future(one, [two])
-        await one.invalidate(AFTER)
+    async with rolled_back() as (one, two, three):
         again, refused = one.agent.rollback._again, [1, 1, 1]
 
         def full(batch: Any) -> None:
@@ -159,10 +159,7 @@ async def test_rows_are_issued_again_once_there_is_room(
 
 
 async def test_who_does_not_answer_is_asked_again(autojump_clock: MockClock) -> None:
-    async with hosts(3) as (one, two, three):
-        await fill_and_begin((one, two, three))
-        lose_future(one, [two])
-        await one.invalidate(AFTER)
+    async with rolled_back() as (one, two, three):
         endpoint = two.agent.endpoint
         endpoint._fetches = 1_000  # it is busy
         await until(lambda: one.agent.rollback.count == 1)
