@@ -173,6 +173,12 @@ def _log_start(agent: Agent) -> None:
             address=str(address),
             remedy="set [tls], or a loopback address",
         )
+    if agent.config.tls is None and (agent.config.token_file or agent.config.local_owner):
+        log.warning(
+            "nobody is asked who they are at `listen`, where agents meet",
+            address=agent.roster.me.address,
+            remedy="set [tls]: token_file and local_owner keep nobody of this host from there",
+        )
     log.info(
         "started",
         agent=agent.config.name,

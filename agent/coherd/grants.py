@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 from coherd.identity import Role
+from coherd.limits import NAMESPACE_MAX
 from coherd.model import EVERY_NAMESPACE
 
 if TYPE_CHECKING:
@@ -39,14 +40,16 @@ class Grant(NamedTuple):
 
     def allows(self, identity: Identity, verb: Verb, namespace: str) -> bool:
         """Tell whether this grant is about all three."""
-        return (
-            verb in self.verbs
-            and any(fnmatchcase(identity.label, pattern) for pattern in self.identities)
-            and any(
-                pattern == EVERY_NAMESPACE
-                or (namespace != EVERY_NAMESPACE and fnmatchcase(namespace, pattern))
-                for pattern in self.namespaces
-            )
+        return self.is_for(identity, verb) and any(
+            pattern == EVERY_NAMESPACE
+            or (namespace != EVERY_NAMESPACE and fnmatchcase(namespace, pattern))
+            for pattern in self.namespaces
+        )
+
+    def is_for(self, identity: Identity, verb: Verb) -> bool:
+        """Tell whether this grant lets somebody do something, with whatever namespaces."""
+        return verb in self.verbs and any(
+            fnmatchcase(identity.label, pattern) for pattern in self.identities
         )
 
 
@@ -63,7 +66,8 @@ def decide(
     """Decide whether somebody may do something with a namespace, or with all of them."""
     if identity.role is Role.OPERATOR:
         return Decision(True, "an operator may do everything")
-    about = "the agent as a whole" if namespace == EVERY_NAMESPACE else f"namespace {namespace!r}"
+    named = f"namespace {namespace[:NAMESPACE_MAX]!r}"  # nobody has checked it by now
+    about = "the agent as a whole" if namespace == EVERY_NAMESPACE else named
     if identity.role is Role.AGENT:
         return Decision(False, f"an agent may only speak with agents, not {verb} {about}")
     for number, grant in enumerate(grants, 1):

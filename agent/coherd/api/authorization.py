@@ -44,6 +44,8 @@ class Rule(NamedTuple):
     """In whose name the message speaks."""
 
 
+NAMESPACES_MAX = 1000
+"""Different namespaces of one request that are looked up: what it names is not checked before."""
 AGENTS = (Role.AGENT,)
 PEOPLE = (Role.CLIENT, Role.OPERATOR)
 ANYBODY = tuple(Role)
@@ -105,6 +107,7 @@ class LocalGate:
     """
 
     def __init__(self, token: Token | None, records: Records) -> None:
+        self.asks = token is not None
         self._token = token
         self._records = records
 
@@ -163,8 +166,11 @@ class Certified:
         if rule.speaker is not None and (name := rule.speaker(request)) != identity.name:
             return f"{identity} speaks in the name of {name[:80]!r}"
         if rule.verb is not None:
-            grants = self._grants()
-            for namespace in rule.namespaces(request) or (EVERY_NAMESPACE,):
+            namespaces = set(rule.namespaces(request)) or {EVERY_NAMESPACE}
+            if len(namespaces) > NAMESPACES_MAX:
+                return f"more than {NAMESPACES_MAX} namespaces in one request"
+            grants = [each for each in self._grants() if each.is_for(identity, rule.verb)]
+            for namespace in sorted(namespaces):
                 decision = decide(grants, identity, rule.verb, namespace)
                 if not decision.allowed:
                     return decision.why
@@ -173,6 +179,8 @@ class Certified:
 
 class CertificateGate:
     """The gate of doors where a certificate says who calls."""
+
+    asks = True
 
     def __init__(self, certified: Certified, records: Records) -> None:
         self._certified = certified

@@ -35,11 +35,15 @@ OK = Status(grpc.StatusCode.OK)
 STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 DEADLINE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
 EXPIRED = Status(grpc.StatusCode.UNAUTHENTICATED, "the caller's certificate has expired: renew it")
+TOO_LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the request did not come in time")
 NO_REQUEST = Status(grpc.StatusCode.INVALID_ARGUMENT, "the call came without a request")
 
 
 class Gate(Protocol):
     """Says who calls, and what they may."""
+
+    asks: bool
+    """Whether somebody may be turned away before the request is read."""
 
     def identify(self, context: Any) -> Holder | None:
         """On asyncio's side: find out who calls; None where nobody is asked. Raises RpcFailed."""
@@ -50,6 +54,8 @@ class Gate(Protocol):
 
 class OpenGate:
     """Lets everybody do everything."""
+
+    asks = False
 
     def identify(self, _context: Any) -> Holder | None:
         """See `Gate`."""
@@ -62,10 +68,10 @@ class OpenGate:
 class Call:
     """One call, as its servicer sees it."""
 
-    def __init__(self, context: Any, method: Method, gate: Gate) -> None:
+    def __init__(self, context: Any, method: Method, gate: Gate, holder: Holder | None) -> None:
         self.method = method
         self.gate = gate
-        self.holder = gate.identify(context)
+        self.holder = holder
         """Who calls, as the certificate has it; None where nobody is asked."""
         self.ending: Status | None = None
         """How the call ends when it is cancelled, unless its deadline has passed."""
@@ -91,10 +97,10 @@ class Call:
 
 
 class UnaryCall(Call):
-    """A call with one request and one response."""
+    """A call with one request and one response, of somebody who was not asked who it is."""
 
     def __init__(self, context: Any, method: Method, gate: Gate, request: bytes) -> None:
-        super().__init__(context, method, gate)
+        super().__init__(context, method, gate, None)
         self._request = request
         self.finished: asyncio.Future[tuple[bytes | None, Status]]
         self.finished = asyncio.get_running_loop().create_future()
@@ -116,9 +122,15 @@ class StreamCall(Call, MessageStream):
     """A call that streams requests, responses or both."""
 
     def __init__(
-        self, loops: Loops, context: Any, method: Method, gate: Gate, request: bytes | None
+        self,
+        loops: Loops,
+        context: Any,
+        method: Method,
+        gate: Gate,
+        holder: Holder | None,
+        request: bytes | None,
     ) -> None:
-        Call.__init__(self, context, method, gate)
+        Call.__init__(self, context, method, gate, holder)
         MessageStream.__init__(self, loops, method.request_class)
         self._request = request
         self._is_checked = False

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from contextlib import nullcontext
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from coherd.net.bridge_call import (
     NO_REQUEST,
     OK,
     STOPPING,
+    TOO_LATE,
     Call,
     Gate,
     Status,
@@ -48,7 +50,10 @@ if TYPE_CHECKING:
 
     from coherd.net.bridge_loops import Loops
     from coherd.net.bridge_method import Method
+    from coherd.net.certificates import Holder
 
+REQUEST_TIMEOUT = 10.0
+"""Seconds in which the one request of a call comes."""
 SETTINGS_TIMEOUT_MS = 10_000
 """Milliseconds in which a client confirms what is allowed on its connection."""
 
@@ -137,12 +142,6 @@ class Server:
         if self._nursery.cancel_scope.cancel_called:
             self._loops.call_aio(call.finish, None, STOPPING)
             return
-        if call.holder is not None:
-            try:
-                self._shares.take(call.holder.identity, call.peer)
-            except Overloaded as error:
-                self._loops.call_aio(call.finish, None, _status(error, call.method))
-                return
         if call.deadline is not None:
             call.scope.deadline = trio.current_time() + call.deadline
         self._calls.add(call)
@@ -164,8 +163,6 @@ class Server:
         finally:
             self._loops.call_aio(call.finish, response, status)
             self._calls.discard(call)
-            if call.holder is not None:
-                self._shares.give_back(call.holder.identity, call.peer)
             if not self._calls:
                 self._ended_calls.unpark_all()
 
@@ -206,11 +203,8 @@ class Server:
     async def handle_unary(
         self, method: Method, servicer: Callable[..., Awaitable[Any]], request: bytes, context: Any
     ) -> bytes | None:
-        """On asyncio's side: answer one call."""
-        try:
-            call = UnaryCall(context, method, self.gate, request)
-        except RpcFailed as error:
-            await context.abort(*_status(error, method))
+        """On asyncio's side: answer one call, where nobody is asked."""
+        call = UnaryCall(context, method, self.gate, request)
         self._loops.call_trio(self._begin, call, servicer)
         try:
             response, status = await call.finished
@@ -224,16 +218,27 @@ class Server:
     async def handle_stream(
         self, method: Method, servicer: Callable[..., Awaitable[Any]], context: Any
     ) -> None:
-        """On asyncio's side: answer one call that streams."""
-        request = None
-        if not method.client_streaming:
-            request = await context.read()
-            if request is EOF:
-                await context.abort(*NO_REQUEST)
+        """On asyncio's side: answer one call that streams, or whose caller is asked who it is.
+
+        Who is turned away, or has too much under way, is so before the request is waited for.
+        """
         try:
-            call = StreamCall(self._loops, context, method, self.gate, request)
-        except RpcFailed as error:
+            holder = self.gate.identify(context)
+            share = None if holder is None else self._shares.take(holder.identity, context.peer())
+        except (RpcFailed, Overloaded) as error:
             await context.abort(*_status(error, method))
+        with share or nullcontext():
+            await self._handle_stream(method, servicer, context, holder)
+
+    async def _handle_stream(
+        self,
+        method: Method,
+        servicer: Callable[..., Awaitable[Any]],
+        context: Any,
+        holder: Holder | None,
+    ) -> None:
+        request = None if method.client_streaming else await self._request(context)
+        call = StreamCall(self._loops, context, method, self.gate, holder, request)
         self._loops.call_trio(self._begin, call, servicer)
         reader = None
         if method.client_streaming:
@@ -249,6 +254,16 @@ class Server:
                 reader.cancel()
         if call.status is not OK:
             await context.abort(*call.status)
+
+    async def _request(self, context: Any) -> bytes:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                request: bytes = await context.read()
+        except TimeoutError:
+            await context.abort(*TOO_LATE)
+        if request is EOF:
+            await context.abort(*NO_REQUEST)
+        return request
 
     async def _read(self, call: StreamCall, context: Any) -> None:
         failure = None
@@ -292,8 +307,9 @@ def _handler(
     async def stream(_requests: object, context: Any) -> None:
         await server.handle_stream(method, servicer, context)
 
-    # On the wire the kinds of streaming do not differ: one kind serves all.
-    if method.streaming:
+    # On the wire the kinds of streaming do not differ: one kind serves all. gRPC reads the request of a unary
+    # call before it hands that over: where somebody may be turned away, those are served like streams.
+    if method.streaming or server.gate.asks:
         return grpc.stream_stream_rpc_method_handler(stream)
     return grpc.unary_unary_rpc_method_handler(unary)
 

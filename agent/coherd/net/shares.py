@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from coherd.errors import Overloaded
 from coherd.limits import IDENTITY_CALLS_MAX, IDENTITY_CONNECTIONS_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
     from coherd.identity import Identity
 
 RETRY_AFTER = 1.0
@@ -22,8 +26,8 @@ class Shares:
         self._calls: dict[Identity, Counter[str]] = {}
         """Per identity and connection."""
 
-    def take(self, identity: Identity, connection: str) -> None:
-        """Note that a call begins. Raises Overloaded where that would be too many."""
+    def take(self, identity: Identity, connection: str) -> AbstractContextManager[None]:
+        """Note that a call begins, which ends with what this gives. Raises Overloaded for one too many."""
         calls = self._calls.get(identity, Counter())
         if calls.total() >= IDENTITY_CALLS_MAX:
             raise Overloaded(
@@ -38,9 +42,16 @@ class Shares:
             )
         calls[connection] += 1
         self._calls[identity] = calls
+        return self._taken(identity, connection)
 
-    def give_back(self, identity: Identity, connection: str) -> None:
-        """Note that a call has ended."""
+    @contextmanager
+    def _taken(self, identity: Identity, connection: str) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._give_back(identity, connection)
+
+    def _give_back(self, identity: Identity, connection: str) -> None:
         calls = self._calls[identity]
         calls[connection] -= 1
         if not calls[connection]:
