@@ -37,11 +37,12 @@ class OutLink:
     """The state of one link; the messages themselves are sent by somebody else."""
 
     __slots__ = (
-        "_bytes", "_messages", "_number", "_overdue", "_stripped", "_under_way", "_waiting", "dropped",
-        "is_armed", "name", "round_trip", "sent", "urgent",
+        "_bytes", "_held_back", "_messages", "_number", "_overdue", "_stripped", "_under_way", "_waiting",
+        "dropped", "is_armed", "name", "round_trip", "sent", "urgent",
     )  # fmt: skip
 
-    def __init__(self, name: str, *, urgent: bool) -> None:
+    def __init__(self, name: str, *, urgent: bool, held_back: float = 0.0) -> None:
+        """`held_back`: seconds for which the peer may hold an acknowledgement back."""
         self.name = name
         self.urgent = urgent
         self.round_trip = 0.0
@@ -51,6 +52,7 @@ class OutLink:
         """Parcels that found no room, or waited when the connection broke."""
         self.is_armed = False
         """Whether somebody will look for what is overdue."""
+        self._held_back = held_back
         self._number = 0
         self._bytes = 0
         self._waiting: deque[_Queued] = deque()
@@ -81,8 +83,12 @@ class OutLink:
 
     @property
     def timeout(self) -> float:
-        """Seconds from which on an unacknowledged parcel is overdue."""
-        return max(TIMEOUT_MIN, ROUND_TRIPS * self.round_trip)
+        """Seconds from which on an unacknowledged parcel is overdue.
+
+        What the peer holds back on purpose counts once, not with each round trip (RFC 9002, section 6.2.1).
+        """
+        travel = self.round_trip - self._held_back
+        return max(TIMEOUT_MIN, ROUND_TRIPS * travel + self._held_back)
 
     @property
     def due(self) -> float | None:

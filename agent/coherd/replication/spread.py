@@ -299,7 +299,9 @@ class Spread:
         key = name, parcel.payload.lane is Lane.URGENT
         link = self._out.get(key)
         if link is None:
-            link = self._out[key] = OutLink(name, urgent=key[1])
+            link = self._out[key] = OutLink(
+                name, urgent=key[1], held_back=self.config.acknowledge_lone_after
+            )
         if not link.offer(parcel, now):
             self._counts["dropped"] += 1
             self._redelegate(parcel, name, now)
