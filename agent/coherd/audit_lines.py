@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from coherd.limits import LOG_TEXT_MAX
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WHO_MAX = 640
 """Characters of who did it: the longest identity has fewer, and its name stands at the end."""
@@ -55,6 +59,11 @@ class Event:
 
 
 _TEXTS = ("kind", "who", "rpc", "namespace", "what", "outcome", "why")
+
+
+def denied_beside(path: Path) -> Path:
+    """Give the file of refusals that is beside the log at `path`: `audit-denied.jsonl`."""
+    return path.with_stem(f"{path.stem}-denied")
 
 
 def encode(event: Event) -> bytes:
