@@ -22,7 +22,8 @@ LINE_BYTES_MAX = 16 * 1024
 """More than any line has: seven texts, at most four bytes a character."""
 OK = "ok"
 DENIED = "denied"
-"""Outcomes; the third is "failed: " and why."""
+FAILED = "failed: "
+"""Outcomes; behind the last stands the code of gRPC with which the call ended."""
 
 
 class Kind(StrEnum):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import structlog
 
-from coherd.audit import DENIED, OK, Event, Kind
+from coherd.audit_lines import DENIED, FAILED, OK, Event, Kind
 from coherd.grants import Verb
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
     from coherd.cluster.protection import Protection
     from coherd.net.bridge import Call
+    from coherd.net.bridge_call import OnEnd, Status
 
 log = structlog.get_logger("coherd.authorization")
 
@@ -32,35 +36,29 @@ class Records:
     def refused(self, who: str, rpc: str, why: str) -> None:
         """Note that somebody was refused; `rpc` is empty before a call was looked at."""
         self._protection.count_denied(rpc)
-        self._note(Kind.DENIED, who, rpc, outcome=DENIED, why=why)
+        self._note(Event(0, Kind.DENIED, who, rpc, outcome=DENIED, why=why))
         if (who, rpc, why) not in self._logged and len(self._logged) < DENIALS_LOGGED_MAX:
             self._logged.add((who, rpc, why))
             log.warning("denied", who=who, rpc=rpc, why=why)
 
-    def let_through(self, who: str, verb: Verb | None, call: Call, request: Any) -> None:
-        """Note what is let through, if it is much."""
+    def let_through(self, who: str, verb: Verb | None, call: Call, request: Any) -> OnEnd | None:
+        """Give what notes how a call ends that was let through, if it asks for much."""
+        rpc = call.method.name
         if verb is Verb.ADMIN:
-            self._note(Kind.ADMIN, who, call.method.name, what=_asked(request))
-        elif verb is Verb.INVALIDATE:
+            return partial(self._ended, Event(0, Kind.ADMIN, who, rpc, what=_asked(request)))
+        if verb is Verb.INVALIDATE:
             order = getattr(request, "invalidate", request)
             if scope := _scope(order):
-                self._note(
-                    Kind.WIDE, who, call.method.name, order.namespace, scope, why=order.reason
-                )
+                event = Event(0, Kind.WIDE, who, rpc, order.namespace, scope, why=order.reason)
+                return partial(self._ended, event)
+        return None
 
-    def _note(
-        self,
-        kind: Kind,
-        who: str,
-        rpc: str,
-        namespace: str = "",
-        what: str = "",
-        outcome: str = OK,
-        why: str = "",
-    ) -> None:
-        self._protection.audit(
-            Event(self._wall_us(), kind, who, rpc, namespace, what, outcome, why)
-        )
+    def _ended(self, event: Event, status: Status) -> None:
+        is_ok = status.code is grpc.StatusCode.OK
+        self._note(replace(event, outcome=OK if is_ok else FAILED + status.code.name))
+
+    def _note(self, event: Event) -> None:
+        self._protection.audit(replace(event, at_us=self._wall_us()))
 
 
 def _scope(order: Any) -> str:
