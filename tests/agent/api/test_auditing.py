@@ -1,8 +1,8 @@
-"""What doors keep of the calls that come: how those ended that ask for much."""
+"""What doors keep of the calls that come: how those ended that ask for much, and which denials are logged."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,17 @@ import trio
 from certificates import identity
 from gated import Door, Servicer, door
 from integration.polling import poll_async
+from structlog.testing import capture_logs
 
-from coherd.api.auditing import Records
+from coherd.api import auditing
+from coherd.api.auditing import PERIOD_US, Records
 from coherd.api.authorization import LocalGate
 from coherd.api.services import ADMIN, CACHE
-from coherd.audit_lines import Event, Kind
+from coherd.audit_lines import WHO_MAX, Event, Kind
+from coherd.cluster.protection import Protection
 from coherd.errors import InvalidRequest, Overloaded, RpcFailed
 from coherd.grants import Grant, Verb
+from coherd.limits import LOG_TEXT_MAX
 from coherd.net.bridge import Call, methods
 from coherd.v1 import admin_service_pb2 as admin
 from coherd.v1 import cache_service_pb2 as cache
@@ -145,3 +149,73 @@ async def test_who_watches_is_not_noted(tmp_path: Path) -> None:
         (server,) = opened.bridge._servers
         await poll_async(lambda: not server._calls, "the end of the call")
         assert opened.events == []
+
+
+# ------------------------------------------------------------------ the agent's log
+
+
+class Denials:
+    """Records whose clock is put by hand, and what they log."""
+
+    def __init__(self, logs: list[Any]) -> None:
+        self.logs = logs
+        self.now_us = 1_760_000_000_000_000
+        self.records = Records(Protection(), lambda: self.now_us)
+
+    def refuse(self, who: str, why: str = "no certificate was shown", rpc: str = "Join") -> int:
+        """Refuse somebody; give how many lines that was."""
+        before = len(self.logs)
+        self.records.refused(who, rpc, why)
+        return len(self.logs) - before
+
+
+@pytest.fixture
+def denials() -> Iterator[Denials]:
+    with capture_logs() as logs:
+        yield Denials(logs)
+
+
+@pytest.mark.parametrize(
+    "peer",
+    ["local ipv4:127.0.0.1:{}", "ipv4:10.0.0.1:{}", "ipv6:%5B::1%5D:{}", "http [2001:db8::1]:{}"],
+)
+def test_the_connections_of_one_stranger_are_one_denial(denials: Denials, peer: str) -> None:
+    assert [denials.refuse(peer.format(40_000 + n)) for n in range(3)] == [1, 0, 0]
+    assert denials.refuse(peer.replace("1:", "2:").replace("1%", "2%").replace("1]", "2]")) == 1
+    assert denials.refuse(peer.format(40_000), why="another") == 1
+    assert denials.refuse(peer.format(40_000), rpc="Forget") == 1
+
+
+def test_strangers_by_the_thousand_silence_the_log_for_a_while_alone(denials: Denials) -> None:
+    count = auditing.DENIALS_LOGGED_MAX
+    for n in range(2 * count):
+        denials.refuse(f"ipv4:10.0.{n // 256}.{n % 256}:1")
+    assert len(denials.logs) == count + 1
+    assert denials.logs[-1]["event"].startswith("different denials are not logged for a while")
+    denials.now_us += PERIOD_US - 1
+    assert denials.refuse("ipv4:10.1.0.1:1") == 0
+    denials.now_us += 1
+    assert [denials.refuse("ipv4:10.1.0.1:1") for _ in range(2)] == [1, 0]
+
+
+def test_a_denial_is_logged_again_after_a_while_and_when_the_clock_is_put_back(
+    denials: Denials,
+) -> None:
+    assert [denials.refuse("unix:") for _ in range(2)] == [1, 0]
+    denials.now_us += PERIOD_US
+    assert [denials.refuse("unix:") for _ in range(2)] == [1, 0]
+    denials.now_us -= 10 * PERIOD_US
+    assert [denials.refuse("unix:") for _ in range(2)] == [1, 0]
+
+
+def test_what_is_remembered_of_a_denial_is_short(denials: Denials) -> None:
+    for n in range(3):
+        denials.refuse("w" * 1000, "y" * 100_000 + str(n), "r" * 1000)
+    assert len(denials.logs) == 1
+    (kept,) = denials.records._logged
+    assert sum(map(len, kept)) == WHO_MAX + 2 * LOG_TEXT_MAX
+
+
+def test_two_identities_that_differ_at_the_end_are_two(denials: Denials) -> None:
+    trust = f"spiffe://{'x' * 255}/cluster/prod/client"
+    assert [denials.refuse(f"{trust}/{name}") for name in ("a", "b", "b")] == [1, 1, 0]
