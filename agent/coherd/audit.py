@@ -1,10 +1,11 @@
 """The audit log (floor 2): who was refused, who changed the cluster, who invalidated much; JSON lines.
 
 Noting an event waits for nothing and never fails: it is encoded, queued, and written by a thread. Each kind
-of event has a rate and a queue of its own, so that a flood of refusals hides no change of the cluster. What
-is beyond them is counted, and a line says how much it was. While the disk refuses, events wait in the queue.
+of event has a rate and a queue of its own, and refusals, which anybody may cause, have a file of their own:
+a flood of them neither hides a change of the cluster nor rotates it away. What is beyond the rate is counted,
+and a line says how much it was. While the disk refuses, events wait in the queue.
 
-The file belongs to this agent, but who has it may move it away, or empty it, at any time. A line that a crash
+A file belongs to this agent, but who has it may move it away, or empty it, at any time. A line that a crash
 or a full disk cut in two is ended before the next one, so that only it is damaged.
 """
 
@@ -22,13 +23,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 import trio
 
-from coherd.audit_lines import DENIED, OK, Event, Kind, encode
+from coherd.audit_lines import DENIED, OK, Event, Kind, denied_beside, encode
 from coherd.replication.budget import Bucket
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
-__all__ = ["DENIED", "OK", "AuditLog", "Event", "Kind", "Statistics"]
+__all__ = ["DENIED", "OK", "AuditLog", "AuditLogs", "Event", "Kind", "Statistics"]
 
 log = structlog.get_logger("coherd.audit")
 
@@ -72,8 +74,28 @@ class Wrote(Enum):
     """The disk refused."""
 
 
+class AuditLogs:
+    """The two logs of one agent: of refusals, and of everything else."""
+
+    def __init__(self, path: Path, **limits: Any) -> None:
+        """`limits` of each are those of an `AuditLog`."""
+        self.others = AuditLog(path, **limits)
+        self.denied = AuditLog(denied_beside(path), **limits)
+
+    def note(self, event: Event, now: float) -> None:
+        """See `AuditLog`."""
+        log = self.denied if event.kind == Kind.DENIED else self.others
+        log.note(event, now)
+
+    async def run(self) -> None:
+        """See `AuditLog`."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.others.run)
+            nursery.start_soon(self.denied.run)
+
+
 class AuditLog:
-    """The audit log of one agent. Events may be noted from any thread; `run` writes them."""
+    """One log. Events may be noted from any thread; `run` writes them."""
 
     def __init__(
         self,

@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from coherd.limits import LOG_TEXT_MAX
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WHO_MAX = 640
 """Characters of who did it: the longest identity has fewer, and its name stands at the end."""
@@ -18,7 +22,8 @@ LINE_BYTES_MAX = 16 * 1024
 """More than any line has: seven texts, at most four bytes a character."""
 OK = "ok"
 DENIED = "denied"
-"""Outcomes; the third is "failed: " and why."""
+FAILED = "failed: "
+"""Outcomes; behind the last stands the code of gRPC with which the call ended."""
 
 
 class Kind(StrEnum):
@@ -55,6 +60,11 @@ class Event:
 
 
 _TEXTS = ("kind", "who", "rpc", "namespace", "what", "outcome", "why")
+
+
+def denied_beside(path: Path) -> Path:
+    """Give the file of refusals that is beside the log at `path`: `audit-denied.jsonl`."""
+    return path.with_stem(f"{path.stem}-denied")
 
 
 def encode(event: Event) -> bytes:

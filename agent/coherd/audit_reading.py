@@ -1,5 +1,6 @@
 """Reading an audit log (floor 2): its rotated files and the one that is written, oldest first, and on.
 
+Refusals stand in files of their own beside the others; both are read together, by the time of the events.
 Whoever rotates does so while this reads: files are told apart by what they are and not by their names, so
 that no line is read twice, and none is missed but of files that are gone.
 """
@@ -11,10 +12,11 @@ import os
 import stat
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from heapq import merge
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from coherd.audit_lines import LINE_BYTES_MAX, Event, Kind, decode
+from coherd.audit_lines import LINE_BYTES_MAX, Event, Kind, decode, denied_beside
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -59,6 +61,37 @@ def read(
 
 class Reading:
     """One pass over a log; one that follows may be iterated over again and gives what has come since."""
+
+    def __init__(self, path: Path, wanted: Wanted, *, follow: bool = False) -> None:
+        paths = (path, denied_beside(path))
+        self._parts = [_Part(each, wanted, follow=follow) for each in paths]
+
+    def __iter__(self) -> Iterator[Event]:
+        missing: list[FileNotFoundError] = []
+
+        def events(part: _Part) -> Iterator[Event]:
+            try:
+                yield from part
+            except FileNotFoundError as error:  # before its first event
+                missing.append(error)
+
+        yield from merge(*map(events, self._parts), key=lambda event: event.at_us)
+        if len(missing) == len(self._parts):
+            raise missing[0]
+
+    @property
+    def damaged(self) -> int:
+        """Lines that say nothing."""
+        return sum(part.damaged for part in self._parts)
+
+    def close(self) -> None:
+        """Close the files; one that follows has some open."""
+        for part in self._parts:
+            part.close()
+
+
+class _Part:
+    """A file of the log with those that it was rotated to; iterating gives what has come since."""
 
     def __init__(self, path: Path, wanted: Wanted, *, follow: bool = False) -> None:
         self._path = path

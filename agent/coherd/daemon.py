@@ -25,7 +25,7 @@ from coherd.api.health_service import HealthService
 from coherd.api.peer_service import PeerService
 from coherd.api.services import ADMIN, CACHE, PEER
 from coherd.api.token import Token
-from coherd.audit import AuditLog
+from coherd.audit import AuditLogs
 from coherd.clock import BootClock
 from coherd.cluster.agent import Agent, draw_epoch
 from coherd.cluster.lateness import Lateness
@@ -89,7 +89,7 @@ async def run(
         try:
             async with open_bridge() as bridge, trio.open_nursery() as nursery:
                 agent = _build(config, journal, bridge, nursery, security)
-                audit = AuditLog(config.data_dir / AUDIT_NAME)
+                audit = AuditLogs(config.data_dir / AUDIT_NAME)
                 agent.protection.audit = lambda event: audit.note(event, agent.clock.now())
                 nursery.start_soon(audit.run)
                 agent.serve([*_handlers(config), *handlers])

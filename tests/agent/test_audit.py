@@ -14,8 +14,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from coherd import audit
-from coherd.audit import AuditLog, Event, Kind, Statistics, Wrote
+from coherd.audit import AuditLog, AuditLogs, Event, Kind, Statistics, Wrote
 from coherd.audit_lines import decode, encode
+from coherd.audit_reading import read
 
 AT = 1_760_000_000_000_000
 WHO = "spiffe://example.org/cluster/prod/client/web-1"
@@ -204,6 +205,25 @@ def test_a_flood_of_one_kind_hides_no_other(path: Path) -> None:
     write_all(log)
     assert 100 in numbers(path)
     assert lines(path)[-1]["what"] == "90 denied"
+
+
+def test_a_flood_of_refusals_rotates_nothing_else_away(path: Path) -> None:
+    size = len(encode(event(why="y" * 300)))
+    logs = AuditLogs(path, bytes_max=100 * size, files_max=2)
+    logs.note(event(0, Kind.ADMIN), 0.0)
+    logs.note(event(1, Kind.WIDE), 0.0)
+    for second in range(20):
+        for n in range(100):
+            logs.note(event(100 * second + n + 2, why="y" * 300), float(second))
+        for log in (logs.others, logs.denied):
+            write_all(log, float(second))
+    for log in (logs.others, logs.denied):
+        log.close()
+    kept = list(read(path))
+    assert [e.kind for e in kept if e.kind != Kind.DENIED] == [Kind.ADMIN, Kind.WIDE]
+    assert [e.at_us - AT for e in kept[2:]] == [*range(2002 - len(kept[2:]), 2002)]
+    assert len(kept) > 200
+    assert sum(file.stat().st_size for file in path.parent.iterdir()) < 301 * size
 
 
 def test_the_queue_is_bounded_for_each_kind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

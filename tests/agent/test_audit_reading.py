@@ -229,3 +229,64 @@ def test_a_line_that_was_never_ended_is_damaged_once_there_is_a_newer_file(
     write(path, 3)
     assert numbers(followed) == [3]
     assert followed.damaged == 1
+
+
+# ---------------------------------------------------------------- refusals, in files of their own
+
+
+@pytest.fixture
+def denied(path: Path) -> Path:
+    return path.with_name("audit-denied.log")
+
+
+def test_refusals_are_read_together_with_the_others_by_their_time(path: Path, denied: Path) -> None:
+    write(path.with_name("audit.log.1"), 1, 4)
+    write(path, 6, 7)
+    write(denied.with_name("audit-denied.log.1"), 2, 3)
+    write(denied, 5, 8)
+    for file in (path, denied):
+        with file.open("ab") as end:
+            end.write(b"torn")
+    reading = read(path)
+    assert numbers(reading) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert reading.damaged == 2
+    assert numbers(read(path, since_us=4)) == [4, 5, 6, 7, 8]
+    assert numbers(read(denied)) == [2, 3, 5, 8], "alone"
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_one_of_the_two_files_is_enough(path: Path, denied: Path, *, follow: bool) -> None:
+    write(denied, 2)
+    reading = read(path, follow=follow)
+    assert numbers(reading) == [2]
+    if follow:
+        write(path, 1)
+        write(denied, 3)
+        assert numbers(reading) == [1, 3]
+    reading.close()
+
+
+def test_following_goes_on_over_rotations_of_either(
+    path: Path, denied: Path, followed: Reading
+) -> None:
+    write(path, 1)
+    assert numbers(followed) == [1]
+    write(denied, 2)
+    write(path, 3)
+    assert numbers(followed) == [2, 3]
+    for n in range(4, 7):
+        rotate(denied)
+        write(denied, n)
+    assert numbers(followed) == [4, 5, 6]
+    rotate(path)
+    write(path, 8)
+    write(denied, 7)
+    assert numbers(followed) == [7, 8]
+    assert numbers(followed) == []
+
+
+def test_refusals_that_may_not_be_read_are_an_error(path: Path, denied: Path) -> None:
+    write(path, 1)
+    denied.mkdir()
+    with pytest.raises(OSError, match=r"no regular file.*audit-denied"):
+        list(read(path))

@@ -13,7 +13,7 @@ import trio
 from integration.polling import poll_async
 
 from coherd import audit
-from coherd.audit import AuditLog, Event, Kind
+from coherd.audit import AuditLog, AuditLogs, Event, Kind
 
 
 def event(n: int = 0) -> Event:
@@ -48,6 +48,21 @@ async def test_what_is_noted_is_written_and_at_the_end_the_rest(
     with trio.CancelScope(shield=True):
         await poll_async(lambda: len(lines(path)) == 11, "the rest")
     assert lines(path)[-1]["count"] == 10
+
+
+async def test_refusals_have_a_file_of_their_own(path: Path, nursery: trio.Nursery) -> None:
+    logs = AuditLogs(path)
+    nursery.start_soon(logs.run)
+    denied = path.with_name("audit-denied.log")
+    logs.note(event(0), 0.0)
+    logs.note(Event(1, Kind.ADMIN, "local"), 0.0)
+    await poll_async(lambda: denied.exists() and numbers(denied) == [0], "the refusal")
+    await poll_async(lambda: path.exists() and numbers(path) == [1], "the change")
+    logs.note(event(2), 0.0)
+    logs.note(Event(3, Kind.WIDE, "local"), 0.0)
+    nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        await poll_async(lambda: numbers(denied) == [0, 2] and numbers(path) == [1, 3], "the rest")
 
 
 async def test_what_was_suppressed_is_told_though_nothing_else_happens(

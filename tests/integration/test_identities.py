@@ -182,7 +182,7 @@ def test_figures_that_others_can_reach_are_for_those_who_may_read_everything(
         assert get("/metrics", "client/prometheus") == 200
         assert get("/metrics", "client/shop-1") == 403
         assert get("/livez", "client/shop-1") == 200
-        audit = agent.data / "audit.jsonl"
+        audit = agent.data / "audit-denied.jsonl"
         event = json.loads(poll(audit.read_text, "the refusal in the audit log"))
         assert (event["rpc"], event["who"]) == ("http", str(identity("client/shop-1")))
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from coherd.grants import Grant
     from coherd.identity import Identity
     from coherd.net.bridge import Call
+    from coherd.net.bridge_call import OnEnd
     from coherd.net.certificates import Holder
 
 
@@ -124,9 +125,9 @@ class LocalGate:
             self._records.refused(_local(context.peer()), "", why)
             raise RpcFailed("UNAUTHENTICATED", why)
 
-    def check(self, call: Call, request: object) -> None:
+    def check(self, call: Call, request: object) -> OnEnd | None:
         """See `Gate`."""
-        self._records.let_through(_local(call.peer), _rule(call).verb, call, request)
+        return self._records.let_through(_local(call.peer), _rule(call).verb, call, request)
 
 
 def _local(peer: str) -> str:
@@ -203,14 +204,14 @@ class CertificateGate:
             raise CertificateRefused(f"{TLS_VERSION} is due, this is {', '.join(versions)}")
         return self._certified.holder(certificates[0])
 
-    def check(self, call: Call, request: Any) -> None:
+    def check(self, call: Call, request: Any) -> OnEnd | None:
         """Refuse what the caller may not do. Raises RpcFailed."""
         assert call.holder is not None
         identity, rule = call.holder.identity, _rule(call)
         if why := self._certified.why_not(identity, rule, request):
             self._records.refused(str(identity), call.method.name, why)
             raise RpcFailed("PERMISSION_DENIED", why)
-        self._records.let_through(str(identity), rule.verb, call, request)
+        return self._records.let_through(str(identity), rule.verb, call, request)
 
 
 def _rule(call: Call) -> Rule:

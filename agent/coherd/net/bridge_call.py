@@ -1,12 +1,14 @@
 """One call, as its servicer sees it, who calls, and how it ends: the server's half of the bridge shares it.
 
 Whoever serves puts a `Gate` before its servicers. It sees each call twice: when it comes, to find out who
-calls, and with its request, or the first message of a stream, before the servicer sees that.
+calls, and with its request, or the first message of a stream, before the servicer sees that. Where it wants
+to know how a call that it let through has ended, it says so then.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import grpc
@@ -16,7 +18,7 @@ from coherd.net.bridge_method import parse
 from coherd.net.bridge_stream import MessageStream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from coherd.net.bridge_loops import Loops
     from coherd.net.bridge_method import Method
@@ -31,9 +33,12 @@ class Status(NamedTuple):
     metadata: tuple[tuple[str, str], ...] = ()
 
 
+OnEnd = Callable[[Status], None]
+"""Told how a call has ended, in trio's thread, before the client is; may not fail."""
 OK = Status(grpc.StatusCode.OK)
 STOPPING = Status(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 DEADLINE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+CANCELLED = Status(grpc.StatusCode.CANCELLED, "the client has cancelled the call or is gone")
 EXPIRED = Status(grpc.StatusCode.UNAUTHENTICATED, "the caller's certificate has expired: renew it")
 TOO_LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the request did not come in time")
 NO_REQUEST = Status(grpc.StatusCode.INVALID_ARGUMENT, "the call came without a request")
@@ -48,8 +53,11 @@ class Gate(Protocol):
     def identify(self, context: Any) -> Holder | None:
         """On asyncio's side: find out who calls; None where nobody is asked. Raises RpcFailed."""
 
-    def check(self, call: Call, request: Any) -> None:
-        """Refuse a request, or the first message of a stream, that may not be made. Raises RpcFailed."""
+    def check(self, call: Call, request: Any) -> OnEnd | None:
+        """Refuse a request, or the first message of a stream, that may not be made. Raises RpcFailed.
+
+        Gives whom to tell how the call ends, if anybody.
+        """
 
 
 class OpenGate:
@@ -61,8 +69,9 @@ class OpenGate:
         """See `Gate`."""
         return None
 
-    def check(self, call: Call, request: Any) -> None:
+    def check(self, call: Call, request: Any) -> OnEnd | None:
         """See `Gate`."""
+        return None
 
 
 class Call:
@@ -82,6 +91,8 @@ class Call:
         self.metadata: tuple[tuple[str, str | bytes], ...] = context.invocation_metadata()
         """What the client sent along, its user agent included."""
         self.scope = trio.CancelScope()
+        self.on_end: OnEnd | None = None
+        """Whom the gate wants to be told how the call ends."""
 
     def cancel(self) -> None:
         """Cancel the servicer's task."""
@@ -108,7 +119,7 @@ class UnaryCall(Call):
     async def answer(self, servicer: Callable[..., Awaitable[Any]]) -> bytes | None:
         """See `Call`."""
         request = parse(self.method.request_class, self._request)
-        self.gate.check(self, request)
+        self.on_end = self.gate.check(self, request)
         response = await servicer(request, self)
         return response.SerializeToString()  # type: ignore[no-any-return]
 
@@ -142,7 +153,7 @@ class StreamCall(Call, MessageStream):
             response = await servicer(self)
         else:
             request = parse(self.method.request_class, self._request)
-            self.gate.check(self, request)
+            self.on_end = self.gate.check(self, request)
             response = await servicer(request, self)
         if not self.method.server_streaming:
             self.send_nowait(response)
@@ -152,7 +163,7 @@ class StreamCall(Call, MessageStream):
         """Let nothing through before the first message was looked at."""
         messages = super()._take()
         if not self._is_checked and messages:
-            self.gate.check(self, messages[0])
+            self.on_end = self.gate.check(self, messages[0])
             self._is_checked = True
         return messages
 

@@ -27,6 +27,7 @@ import trio
 from coherd.errors import InvalidRequest, MalformedMessage, NotDurable, Overloaded, RpcFailed
 from coherd.limits import CALL_STREAMS_MAX, CALLS_MAX, CONNECTIONS_MAX, METADATA_BYTES_MAX
 from coherd.net.bridge_call import (
+    CANCELLED,
     DEADLINE,
     EXPIRED,
     NO_REQUEST,
@@ -81,7 +82,7 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"
 END_DELAY = 0.005
 """Seconds in which the end of a client's messages may turn out to be the end of the client."""
 
-CUT = Failure("CANCELLED", "the client has cancelled the call or is gone")
+CUT = Failure("CANCELLED", CANCELLED.details)
 
 log = structlog.get_logger()
 
@@ -157,10 +158,13 @@ class Server:
                 except Exception as error:
                     status = _status(error, call.method)
             if call.scope.cancelled_caught:
-                status = call.ending or DEADLINE
+                is_late = trio.current_time() >= call.scope.deadline
+                status = call.ending or (DEADLINE if is_late else CANCELLED)
             if status.code is grpc.StatusCode.INVALID_ARGUMENT:
                 self._refused(call.method.name)
         finally:
+            if call.on_end is not None:
+                call.on_end(status)
             self._loops.call_aio(call.finish, response, status)
             self._calls.discard(call)
             if not self._calls:

@@ -100,6 +100,7 @@ async def door(
     folder: Path,
     grants: list[Grant] = GRANTS,
     options: Sequence[tuple[str, int]] = TLS_OPTIONS,
+    servicer: object | None = None,
 ) -> AsyncIterator[Door]:
     """Open a door of the agent `a` of the cluster `test`."""
     authority = Authority(folder)
@@ -109,7 +110,7 @@ async def door(
         records = Records(opened.protection, lambda: 7)
         gate = CertificateGate(Certified(lambda: ME, lambda: grants, time.time), records)
         server = await bridge.serve(
-            [(descriptor, Servicer()) for descriptor in (PEER, CACHE, ADMIN)],
+            [(descriptor, servicer or Servicer()) for descriptor in (PEER, CACHE, ADMIN)],
             ["127.0.0.1:0"],
             credentials=credentials.server(),
             gate=gate,

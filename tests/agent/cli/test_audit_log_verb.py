@@ -63,6 +63,18 @@ def test_a_table_for_people(path: Path) -> None:
     ]
 
 
+def test_refusals_are_shown_from_the_file_beside_it(path: Path) -> None:
+    write(path, ADMIN, WIDE)
+    write(path.with_name("audit-denied.log"), DENIED, MANY)
+    result = coherd("audit-log", str(path), "-o", "json")
+    assert result.stdout.encode() == b"".join(map(encode, [DENIED, ADMIN, WIDE, MANY]))
+    with following(path, "-o", "json") as process:
+        for event in (DENIED, ADMIN, WIDE, MANY):
+            assert line(process.stdout).encode() == encode(event)
+        write(path.with_name("audit-denied.log"), DENIED)
+        assert line(process.stdout).encode() == encode(DENIED)
+
+
 def test_json_is_as_in_the_file(path: Path) -> None:
     write(path, DENIED, MANY)
     result = coherd("audit-log", str(path), "-o", "json")
