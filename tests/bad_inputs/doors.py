@@ -238,11 +238,11 @@ async def doors(
         async with open_bridge() as bridge, trio.open_nursery() as nursery:
             journal = MemoryJournal(Disk(), now=clock.now)
 
-            def dial(address: str, _name: str | None) -> Any:
+            def dial(address: str, name: str | None) -> Any:
                 if others is not None:
                     return others.dial(address)
                 assert address.startswith("127.0.0.1:"), address
-                return GrpcPeer(bridge, address, "test", agent.count_refused)
+                return GrpcPeer(bridge, address, "test", agent.count_refused, name=name)
 
             agent = Agent(config, me, journal, clock, Random(7), dial, nursery)
             agent.serve([MemoryHandler("shop")])

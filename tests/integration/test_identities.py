@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -43,6 +43,13 @@ class Hosts:
 
     def coherd(self, files: Files | None, *arguments: str) -> tuple[int, str, str]:
         """Run the command against the door that asks."""
+        with self.begun(files, *arguments) as process:
+            out, error = process.communicate(timeout=60)
+        return process.returncode, out, error
+
+    @contextmanager
+    def begun(self, files: Files | None, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Begin the command against the door that asks; it is over afterwards."""
         environment = {**os.environ, "COHERD_ADDRESS": f"127.0.0.1:{self.port}"}
         if files is not None:
             environment |= {
@@ -51,10 +58,14 @@ class Hosts:
                 "COHERD_KEY": str(files.key),
             }
         command = [sys.executable, "-m", "coherd", *arguments]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=False, env=environment
-        )
-        return done.returncode, done.stdout, done.stderr
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, env=environment
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +141,25 @@ def test_grants_are_read_again_without_a_restart(hosts: Hosts) -> None:
         agent.signal(signal.SIGHUP)
         poll(lambda n=said: times_read(agent) > n, "the file to be read")
         assert hosts.coherd(files, *order)[0] == code
+
+
+def test_a_watch_ends_when_its_grant_is_taken_away(hosts: Hosts) -> None:
+    agent = hosts.agents[0]
+    files = hosts.authority.issue(identity("client/shop-watcher"))
+    with hosts.begun(files, "watch", "shop", "-o", "jsonl") as watching:
+        poll(lambda: agent.status().watchers, "the watch to begin")
+        before = agent.settings
+        agent.settings = before.replace("client/shop-*", "client/others")
+        agent.write_config()
+        agent.signal(signal.SIGHUP)
+        _, error = watching.communicate(timeout=30)
+        assert watching.returncode == 5
+        assert "no grant lets client/shop-watcher watch namespace 'shop'" in error
+        said = times_read(agent)
+        agent.settings = before
+        agent.write_config()
+        agent.signal(signal.SIGHUP)
+        poll(lambda: times_read(agent) > said, "the file to be read")
 
 
 def test_an_operator_sees_everything_and_a_client_does_not(hosts: Hosts) -> None:

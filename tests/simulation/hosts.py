@@ -95,8 +95,8 @@ class Host:
         clock = VirtualClock(self.time, journal.running_time(), self.clock_behind)
         bridge = self.network.bridge(self.address)
 
-        def dial(address: str, _name: str | None) -> GrpcPeer:
-            return GrpcPeer(bridge, address, "test", self.agent.count_refused)  # type: ignore[arg-type]
+        def dial(address: str, name: str | None) -> GrpcPeer:
+            return GrpcPeer(bridge, address, "test", self.agent.count_refused, name=name)  # type: ignore[arg-type]
 
         lives = [life.epoch for life, _ in journal.contents.lives]
         epoch = draw_epoch(clock.wall_ms(), lives, 0)

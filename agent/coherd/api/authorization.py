@@ -207,11 +207,19 @@ class CertificateGate:
     def check(self, call: Call, request: Any) -> OnEnd | None:
         """Refuse what the caller may not do. Raises RpcFailed."""
         assert call.holder is not None
-        identity, rule = call.holder.identity, _rule(call)
-        if why := self._certified.why_not(identity, rule, request):
-            self._records.refused(str(identity), call.method.name, why)
+        if why := self.why_not(call, request):
             raise RpcFailed("PERMISSION_DENIED", why)
-        return self._records.let_through(str(identity), rule.verb, call, request)
+        who = str(call.holder.identity)
+        return self._records.let_through(who, _rule(call).verb, call, request)
+
+    def why_not(self, call: Call, request: Any) -> str:
+        """Say why the caller may not make a request, and write it down; empty where it may."""
+        assert call.holder is not None
+        identity = call.holder.identity
+        why = self._certified.why_not(identity, _rule(call), request)
+        if why:
+            self._records.refused(str(identity), call.method.name, why)
+        return why
 
 
 def _rule(call: Call) -> Rule:

@@ -95,8 +95,8 @@ class Security:
         """Raises StartRefused."""
         clock = BootClock()
         self._wall: Callable[[], float] = lambda: clock.wall_ms() / 1000
+        self._doors: list[tuple[Server, CertificateGate]] = []
         self.grant(config.grants)
-        self._servers: list[Server] = []
         self.credentials = Credentials(tls, self._wall)
         self.credentials.check_agent(config.cluster, config.name)
         self.certified = Certified(
@@ -106,8 +106,10 @@ class Security:
         self._tls = tls
 
     def grant(self, grants: Sequence[GrantConfig]) -> None:
-        """Let clients do what these say, and nothing else, from now on."""
+        """Let clients do what these say, and nothing else, from now on; what they are at is ended, too."""
         self._grants = [each.grant for each in grants]
+        for server, gate in self._doors:
+            server.end_denied(gate.why_not)
 
     async def explain(self, address: Address, name: str | None) -> Obstacle | None:
         """Find out why an agent cannot be spoken with: see `Explain`."""
@@ -126,16 +128,17 @@ class Security:
         **options: Any,
     ) -> Server:
         """Open a door at which everybody shows a certificate."""
+        gate = CertificateGate(self.certified, _records(agent))
         server = await bridge.serve(
             services,
             addresses,
             credentials=self.credentials.server(),
-            gate=CertificateGate(self.certified, _records(agent)),
+            gate=gate,
             refused=agent.count_refused,
             options=TLS_OPTIONS,
             **options,
         )
-        self._servers.append(server)
+        self._doors.append((server, gate))
         return server
 
     async def run(self, renew_links: Callable[[], Awaitable[None]]) -> None:
@@ -149,7 +152,7 @@ class Security:
             nursery.start_soon(_now_and_then, renew_links)
             while True:
                 await trio.sleep(EXPIRY_INTERVAL)
-                for server in self._servers:
+                for server, _ in self._doors:
                     server.end_expired(self._wall())
 
 

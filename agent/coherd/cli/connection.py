@@ -126,13 +126,16 @@ def connect(local: str | None) -> Iterator[Connection]:
     from coherd.cli import token
 
     is_tcp = isinstance(address, Address)
+    in_clear = isinstance(address, Address) and not address.is_loopback
     tls = certificate.chosen() if is_tcp else None
     bundle = certificate.load(tls) if tls else None
     if bundle is None or not isinstance(address, Address):
         opened = grpc.insecure_channel(str(address), options)
     else:
-        opened = certificate.channel(address, bundle, options)
+        opened, in_clear = certificate.channel(address, bundle, options), False
     with opened as channel:
+        if in_clear:
+            token.keep_from(address)
         connection = Connection(address, token.carrying(channel) if is_tcp else channel)
         try:
             with connection.failures():

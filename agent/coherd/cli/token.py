@@ -44,3 +44,12 @@ def carrying(channel: grpc.Channel) -> grpc.Channel:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{TOKEN_VARIABLE}: {path} can't be read: {error}") from None
     return grpc.intercept_channel(channel, _Carrying(secret))
+
+
+def keep_from(address: object) -> None:
+    """Refuse to send the secret, if there is one, to where others read it on its way. Raises ConfigError."""
+    if os.environ.get(TOKEN_VARIABLE):
+        raise ConfigError(
+            f"{TOKEN_VARIABLE}: the secret would go to {address} in clear: name a certificate with "
+            "--cert, ask on the agent's own host over loopback or its socket, or unset the variable"
+        )

@@ -7,7 +7,7 @@ newest when the question was asked.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import contextmanager
 from math import nan
@@ -35,6 +35,8 @@ RETRY_MAX = 5.0
 """Seconds between two attempts to reach a cache."""
 QUESTIONS_MAX = 10_000
 """Questions that wait for one cache."""
+GONE_MAX = 1_000
+"""Acknowledging watchers that went away and count as missing: ever new names could make it any number."""
 UNKNOWN = -1
 """Position of a cache of which nothing is known: every question waits for it."""
 PROBE_AFTER = 1.0
@@ -160,7 +162,10 @@ class Delivery:
         self._remember = remember
         self.handlers: list[HandlerState] = []
         self.watchers: set[Follower] = set()
-        self._gone: set[Follower] = set()
+        self._gone: dict[Follower, trio.CancelScope] = {}
+        """Acknowledging watchers that went away, the first one first, each with what ends its waiting."""
+        self.crowded_out = 0
+        """How many of them were waited for no more because there were too many."""
         self.now: Callable[[], float] = lambda: nan
         """Tells the running time in seconds, for what is remembered of the followers."""
         self.on_applied: Callable[[Sequence[Arrival]], None] = lambda _arrivals: None
@@ -193,7 +198,7 @@ class Delivery:
         watcher.now = self.now
         for gone in [g for g in self._gone if g.name == watcher.name]:
             if gone.namespaces <= watcher.namespaces:
-                self._gone.discard(gone)
+                self._gone.pop(gone).cancel()
                 watcher.take_over(gone)
         self.watchers.add(watcher)
         ticket = self._remember(watcher.key, watcher.position) if watcher.acknowledges else 0
@@ -206,16 +211,36 @@ class Delivery:
 
     def went_away(self, watcher: Follower) -> None:
         """Let an acknowledging watcher count as missing for a while, then no more."""
-        self._gone.add(watcher)
-        self._nursery.start_soon(self._forget_gone, watcher)
+        scope = self._gone[watcher] = trio.CancelScope()
+        self._nursery.start_soon(self._forget_gone, watcher, scope)
+        if len(self._gone) > GONE_MAX:
+            self._crowd_out()
 
-    async def _forget_gone(self, watcher: Follower) -> None:
-        await trio.sleep(max(self._bound(name) for name in watcher.namespaces))
-        if watcher in self._gone:
-            self._gone.discard(watcher)
-            if not any(watcher.key == other.key for other in self.watchers):
-                self._remember(watcher.key, None)
-            watcher.abandon()
+    async def _forget_gone(self, watcher: Follower, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(max(self._bound(name) for name in watcher.namespaces))
+            if watcher in self._gone:  # it may have come back at this very moment
+                self._let_go(watcher)
+
+    def _crowd_out(self) -> None:
+        """Let go of the first one where most have gone, lest those of one namespace displace all others."""
+        most = Counter(gone.namespaces for gone in self._gone).most_common(1)[0][0]
+        watcher = next(gone for gone in self._gone if gone.namespaces == most)
+        self._let_go(watcher)
+        self.crowded_out += 1
+        if self.crowded_out.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …
+            log.warning(
+                "too many watchers went away: the first is not waited for",
+                watcher=watcher.name,
+                times=self.crowded_out,
+            )
+
+    def _let_go(self, watcher: Follower) -> None:
+        """Do not count one that went away any more."""
+        self._gone.pop(watcher).cancel()
+        if not any(watcher.key == other.key for other in (*self.watchers, *self._gone)):
+            self._remember(watcher.key, None)
+        watcher.abandon()
 
     def start(self, handler: Handler) -> None:
         """Keep one cache coherent for ever, in a task of its own."""

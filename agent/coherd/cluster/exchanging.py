@@ -2,23 +2,29 @@
 their own, together with a look at the other's clock.
 
 A datagram that is not delivered is lost, as on any network: the machine that sends it knows what to do.
+
+Nobody is told or believed anything before it was dialled by name, which TLS compares with its certificate.
+Where it is not known who is at an address, or somebody else is there by now, that is asked first.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 import trio
 
+from coherd.cluster.roster import State
 from coherd.config.address import dialled
 from coherd.errors import RpcFailed
-from coherd.limits import EPOCH_MAX
+from coherd.limits import EPOCH_MAX, MEMBERS_MAX
+from coherd.net.peer import Misnamed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from coherd.clock import Clock
     from coherd.cluster.linking import Linking
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
     from coherd.config import Address
     from coherd.model import Origin
     from coherd.net.obstacles import Obstacle
-    from coherd.net.peer import Dial, ExchangeReply
+    from coherd.net.peer import Dial, ExchangeReply, Peer
     from coherd_membership import Datagram
 
 log = structlog.get_logger("coherd.membership")
@@ -82,7 +88,9 @@ class Exchanging:
         self._refusals: dict[str, str] = {}
         self._explained: dict[str, float] = {}
         """By address when it was last found out why nobody can be spoken with there."""
-        self.why_refused: Callable[[Address], Awaitable[Obstacle | None]] | None = None
+        self._names: dict[str, str | None] = {}
+        """By address who answered there, or said so; None where that is to be found out anew."""
+        self.why_refused: Callable[[Address, str | None], Awaitable[Obstacle | None]] | None = None
         """Finds out why a connection that can be made is of no use; None without TLS."""
         self.own_addresses: set[str] = set()
         """Addresses at which this agent itself answers."""
@@ -125,22 +133,71 @@ class Exchanging:
             self._under_way -= 1
 
     async def ask(self, address: str, payloads: Sequence[bytes], timeout: float) -> ExchangeReply:
-        """Exchange datagrams with whoever answers at an address. Raises RpcFailed."""
-        me = self._roster.me
-        linked = self._linking.at(address)
-        peer = linked or self._dial(address, None)
-        sent = self._clock.wall_us()
+        """Exchange datagrams with the agent at an address, whoever it is. Raises RpcFailed."""
+        until = self._clock.now() + timeout
+        if linked := self._linking.at(address):
+            return await self._exchange(linked, address, payloads, until)
+        if name := self._name_at(address):
+            try:
+                return await self._ask(address, name, payloads, until)
+            except RpcFailed as error:
+                if error.code != "UNAVAILABLE" and not isinstance(error, Misnamed):
+                    raise
+                self._keep_name(address, None)  # another agent may be there by now
+        name = await self._who_is_at(address, until)
+        self._keep_name(address, name)
+        return await self._ask(address, name, payloads, until)
+
+    def _name_at(self, address: str) -> str | None:
+        """Give the name of the agent that is believed to be at an address."""
+        if address in self._names:
+            return self._names[address]
+        there = (m for m in self._roster.members.values() if m.info.address == address)
+        likely = max(there, key=lambda m: (m.state is not State.DEAD, m.info.epoch), default=None)
+        return likely.info.name if likely else None
+
+    def _keep_name(self, address: str, name: str | None) -> None:
+        if len(self._names) >= MEMBERS_MAX and address not in self._names:
+            self._names.clear()
+        self._names[address] = name
+
+    async def _who_is_at(self, address: str, until: float) -> str:
+        """Ask who is at an address: what is said has yet to be proven."""
+        async with self._dialling(address, None) as peer:
+            reply = await peer.exchange(self._roster.me, (), self._left(until))
+        return reply.responder.name
+
+    async def _ask(
+        self, address: str, name: str, payloads: Sequence[bytes], until: float
+    ) -> ExchangeReply:
+        async with self._dialling(address, name) as peer:
+            reply = await self._exchange(peer, address, payloads, until)
+        self._keep_name(address, name)
+        return reply
+
+    @asynccontextmanager
+    async def _dialling(self, address: str, name: str | None) -> AsyncIterator[Peer]:
+        peer = self._dial(address, name)
         try:
-            reply = await peer.exchange(me, payloads, timeout)
+            yield peer
         finally:
-            if linked is None:
-                with trio.CancelScope(shield=True):
-                    await peer.aclose()
+            with trio.CancelScope(shield=True):
+                await peer.aclose()
+
+    async def _exchange(
+        self, peer: Peer, address: str, payloads: Sequence[bytes], until: float
+    ) -> ExchangeReply:
+        """Exchange datagrams with somebody who was dialled by name."""
+        me, sent = self._roster.me, self._clock.wall_us()
+        reply = await peer.exchange(me, payloads, self._left(until))
         if reply.responder == (me.name, me.epoch):
             self.own_addresses.add(address)
         else:
             self._note_clock(reply.responder, reply.wall_us, sent)
         return reply
+
+    def _left(self, until: float) -> float:
+        return max(0.0, until - self._clock.now())
 
     def _note_clock(self, responder: Origin, theirs: int, sent: int) -> None:
         """Look at the clock of a member; keep the most exact of the looks that are not old."""
@@ -167,7 +224,7 @@ class Exchanging:
         if len(explained) >= REFUSALS_MAX:
             explained.clear()
         explained[address] = now
-        if obstacle := await self.why_refused(dialled(address)):
+        if obstacle := await self.why_refused(dialled(address), self._names.get(address)):
             self._note_refusal(address, f"{obstacle.text}: {obstacle.remedy}")
 
     def _note_refusal(self, address: str, reason: str) -> None:

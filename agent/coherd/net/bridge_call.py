@@ -84,6 +84,8 @@ class Call:
         """Who calls, as the certificate has it; None where nobody is asked."""
         self.ending: Status | None = None
         """How the call ends when it is cancelled, unless its deadline has passed."""
+        self.first: Any = None
+        """Of a call that streams its request, or first message, once the gate has let it through."""
         self.deadline: float | None = context.time_remaining()
         """Seconds that were left to answer when the call came; None when there is no limit."""
         self.peer: str = context.peer()
@@ -144,7 +146,6 @@ class StreamCall(Call, MessageStream):
         Call.__init__(self, context, method, gate, holder)
         MessageStream.__init__(self, loops, method.request_class)
         self._request = request
-        self._is_checked = False
         self.status = OK
 
     async def answer(self, servicer: Callable[..., Awaitable[Any]]) -> bytes | None:
@@ -154,6 +155,7 @@ class StreamCall(Call, MessageStream):
         else:
             request = parse(self.method.request_class, self._request)
             self.on_end = self.gate.check(self, request)
+            self.first = request
             response = await servicer(request, self)
         if not self.method.server_streaming:
             self.send_nowait(response)
@@ -162,9 +164,9 @@ class StreamCall(Call, MessageStream):
     def _take(self) -> list[Any]:
         """Let nothing through before the first message was looked at."""
         messages = super()._take()
-        if not self._is_checked and messages:
+        if self.first is None and messages:
             self.on_end = self.gate.check(self, messages[0])
-            self._is_checked = True
+            self.first = messages[0]
         return messages
 
     def finish(self, response: bytes | None, status: Status) -> None:

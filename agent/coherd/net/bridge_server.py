@@ -137,6 +137,17 @@ class Server:
                 call.ending = EXPIRED
                 call.cancel()
 
+    def end_denied(self, why_not: Callable[[Call, Any], str]) -> None:
+        """End the calls that stream of those who may not make them any more.
+
+        `why_not(call, request)` says why not, and nothing where they may.
+        """
+        for call in self._calls:
+            if call.first is not None and (why := why_not(call, call.first)):
+                denied = grpc.StatusCode.PERMISSION_DENIED
+                call.ending = Status(denied, why[:DETAILS_LENGTH_MAX])
+                call.cancel()
+
     # Trio's side of a call.
 
     def _begin(self, call: Call, servicer: Callable[..., Awaitable[Any]]) -> None:

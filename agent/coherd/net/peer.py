@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
+from coherd.errors import RpcFailed
 from coherd.model import EVERY_NAMESPACE
 from coherd.replication.answers import Answer
 from coherd.replication.intervals import Intervals
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 """The versions of the protocol between agents that this software speaks."""
+
+
+class Misnamed(RpcFailed):
+    """Another agent has answered than the one that was dialled."""
 
 
 class StreamRange(NamedTuple):
@@ -156,7 +161,10 @@ class OutgoingLink(Protocol):
 
 
 class Peer(Protocol):
-    """What can be asked of one peer; every verb raises `RpcFailed` when it does not answer."""
+    """What can be asked of one peer; every verb raises `RpcFailed` when it does not answer.
+
+    Those that tell who has answered raise `Misnamed` when it is not who was dialled.
+    """
 
     async def exchange(
         self, me: MemberInfo, datagrams: Sequence[bytes], timeout: float

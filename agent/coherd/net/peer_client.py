@@ -16,6 +16,7 @@ from coherd.net.peer import (
     HaveReply,
     LinkReply,
     MemberInfo,
+    Misnamed,
     OutgoingLink,
     Parcel,
     RootReply,
@@ -71,9 +72,10 @@ class GrpcPeer:
         """`refused` is called with the name of the RPC whenever the answer was something illegal.
 
         With `credentials` nobody is spoken with but the agent `name`, or where that is None some agent of
-        the cluster.
+        the cluster. Also without them nobody who says another name than `name` is believed.
         """
         self._cluster = cluster
+        self._name = name
         self._refused = refused
         secure: dict[str, Any] = {}
         if credentials is not None:
@@ -84,6 +86,12 @@ class GrpcPeer:
 
     async def _call(self, name: str, request: Any, timeout: float = CALL_TIMEOUT) -> Any:
         return await self._channel.unary(METHODS[name], request, timeout=timeout)
+
+    def _check_name(self, rpc: str, name: str) -> None:
+        """Refuse an answer in the name of another than who was dialled."""
+        if self._name is not None and name != self._name:
+            self._refused(rpc)
+            raise Misnamed("INTERNAL", f"{name} has answered, not {self._name}")
 
     async def exchange(
         self, me: MemberInfo, datagrams: Sequence[bytes], timeout: float
@@ -97,11 +105,10 @@ class GrpcPeer:
         )
         reply = await self._urgent.unary(METHODS["Exchange"], request, timeout=timeout)
         with _checking("Exchange", self._refused):
-            return ExchangeReply(
-                decode_origin_message(reply.responder),
-                decode_datagrams(reply.datagrams),
-                reply.wall_us,
-            )
+            responder = decode_origin_message(reply.responder)
+            datagrams = decode_datagrams(reply.datagrams)
+        self._check_name("Exchange", responder.name)
+        return ExchangeReply(responder, datagrams, reply.wall_us)
 
     @asynccontextmanager
     async def link(self, me: MemberInfo, *, urgent: bool) -> AsyncIterator[OutgoingLink]:
@@ -115,6 +122,7 @@ class GrpcPeer:
                 raise RpcFailed("UNAVAILABLE", "the peer ended the link before it opened")
             with _checking("Link", self._refused):
                 peer = decode_member(first[0].me)
+            self._check_name("Link", peer.name)
             yield GrpcLink(stream, peer, first[1:], self._refused)
 
     async def have(self, have: Have) -> HaveReply:

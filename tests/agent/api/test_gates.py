@@ -15,8 +15,9 @@ import pytest
 import trio
 from bad_inputs.http2 import http2
 from certificates import HOUR, Authority, Files, identity
-from gated import ME, B, Door, Servicer, door, refusal, speaking
+from gated import GRANTS, ME, B, Door, Servicer, door, refusal, speaking
 
+from coherd.api.authorization import CertificateGate
 from coherd.api.doors import TLS_OPTIONS
 from coherd.api.services import ADMIN, CACHE, PEER
 from coherd.audit import DENIED, OK, Event, Kind
@@ -215,6 +216,27 @@ async def test_a_call_ends_when_the_certificate_of_the_caller_expires(tmp_path: 
             server.end_expired(time.time() + 2 * HOUR.total_seconds())
             with pytest.raises(RpcFailed, match="expired"):
                 await stream.receive()
+
+
+async def test_a_watch_ends_when_the_grant_of_the_caller_is_gone(tmp_path: Path) -> None:
+    grants = list(GRANTS)
+    async with door(tmp_path, grants) as opened:
+        files = opened.authority.issue(identity("client/shop-1"))
+        (server,) = opened.bridge._servers
+        assert isinstance(server.gate, CertificateGate)
+        async with opened.watch(files, "shop") as ended, opened.watch(files, "shop.eu") as kept:
+            assert (await ended.receive())[0].cursor == (await kept.receive())[0].cursor == "seen"
+            grants[0] = grants[0]._replace(namespaces=["shop.*"])
+            opened.events.clear()
+            server.end_denied(server.gate.why_not)
+            why = "no grant lets client/shop-1 watch namespace 'shop'"
+            with pytest.raises(RpcFailed, match=f"PERMISSION_DENIED: {why}"):
+                await ended.receive()
+            assert [(e.rpc, e.outcome, e.why.split(":")[0]) for e in opened.events] == [
+                ("Watch", DENIED, why)
+            ]
+            kept.send_nowait(cache.WatchRequest(acknowledged="x"))
+            assert (await kept.receive())[0].cursor == "seen"
 
 
 # ------------------------------------------------------------------ what they may do

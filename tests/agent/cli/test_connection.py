@@ -8,10 +8,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from certificates import Authority, identity
 from toy_agent import ToyAgent, coherd, serving
 
-from coherd.cli.connection import failure, find
+from coherd.cli.connection import connect, failure, find
 from coherd.config import Address
+from coherd.errors import ConfigError
 
 REMEDY = (
     "Is it running? Start it with `coherd agent --config FILE`, or say where it is with --local\n"
@@ -134,3 +136,49 @@ def test_what_does_not_know_the_call_is_no_agent_or_an_older_one() -> None:
 def test_what_an_agent_says_stays_on_one_line(toy: ToyAgent) -> None:
     toy.refusals = [(grpc.StatusCode.NOT_FOUND, "a\nb\x1b[31m")]
     assert coherd("members").stderr == "not found: a\\nb\\x1b[31m\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "with_certificate", "is_sent"),
+    [
+        ("127.0.0.1:1", False, True),
+        ("localhost:1", False, True),
+        ("[::1]:1", False, True),
+        ("192.0.2.1:1", True, True),
+        ("192.0.2.1:1", False, False),
+        ("cache-1.example.org:1", False, False),
+    ],
+)
+def test_the_secret_goes_nowhere_in_clear(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    *,
+    with_certificate: bool,
+    is_sent: bool,
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef")
+    monkeypatch.setenv("COHERD_TOKEN_FILE", str(secret))
+    if with_certificate:
+        files = Authority(tmp_path).issue(identity("operator/ann"))
+        for name, path in (("CERT", files.cert), ("CA", files.ca), ("KEY", files.key)):
+            monkeypatch.setenv(f"COHERD_{name}", str(path))
+    carried: list[grpc.Channel] = []
+
+    def carry(channel: grpc.Channel, *_interceptors: object) -> grpc.Channel:
+        carried.append(channel)
+        return channel
+
+    monkeypatch.setattr(grpc, "intercept_channel", carry)
+    if is_sent:
+        with connect(address):
+            assert len(carried) == 1
+    else:
+        refused = pytest.raises(ConfigError, match=r"COHERD_TOKEN_FILE: .* in clear: .* --cert")
+        with refused, connect(address):
+            pass
+        assert not carried
+        monkeypatch.setenv("COHERD_TOKEN_FILE", "")
+        with connect(address):
+            assert not carried

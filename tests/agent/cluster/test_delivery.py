@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from integration.polling import poll_async
 
+from coherd.cluster import delivery as delivery_module
 from coherd.cluster.delivery import PROBE_AFTER, Delivery, Follower
 from coherd.cluster.feed import Feed, Portion
 from coherd.errors import HandlerFailed
@@ -82,7 +83,11 @@ class ToyHandler:
         await trio.lowlevel.checkpoint()
 
 
-def delivery_in(nursery: trio.Nursery, feed: ToyFeed | None = None) -> Delivery:
+def delivery_in(
+    nursery: trio.Nursery,
+    feed: ToyFeed | None = None,
+    remember: Callable[[str, int | None], int] = lambda _watcher, _position: 0,
+) -> Delivery:
     return Delivery(
         cast("Feed", feed or ToyFeed()),
         lambda position: position.n,
@@ -90,7 +95,7 @@ def delivery_in(nursery: trio.Nursery, feed: ToyFeed | None = None) -> Delivery:
         random.Random(1),
         nursery,
         lambda _namespace: BOUND,
-        lambda _watcher, _position: 0,
+        remember,
     )
 
 
@@ -153,3 +158,55 @@ async def test_a_watcher_that_does_not_acknowledge_is_not_waited_for(
             await delivery.applied({"shop"})
         await delivery.applied({"shop"})
         assert trio.current_time() == 0
+
+
+async def test_watchers_that_come_under_ever_new_names_are_bounded_and_displace_no_others(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "GONE_MAX", 5)
+    remembered: dict[str, int] = {}
+
+    def remember(watcher: str, position: int | None) -> int:
+        if position is None:
+            del remembered[watcher]
+        else:
+            remembered[watcher] = position
+        return 0
+
+    async with trio.open_nursery() as nursery:
+        delivery = delivery_in(nursery, remember=remember)
+        with delivery.watching(Follower("honest", ["other"], 0)):
+            pass
+        for n in range(100):
+            with delivery.watching(Follower(f"watcher-{n}", ["shop"], 0)):
+                pass
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 5
+        assert next(gone for _, gone in delivery.followers("shop")).name == "watcher-96"
+        assert set(remembered) == {"honest other", *(f"watcher-{n} shop" for n in range(96, 100))}
+        assert delivery.crowded_out == 96
+        await delivery.applied({"other"})
+        assert trio.current_time() == BOUND, "the honest one is waited for all the same"
+        await delivery.applied({"shop"})
+        assert trio.current_time() == BOUND
+        await trio.testing.wait_all_tasks_blocked()
+        assert not remembered
+        assert not nursery.child_tasks
+
+
+async def test_who_is_waited_for_no_more_holds_no_question_back(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "GONE_MAX", 1)
+    async with trio.open_nursery() as nursery:
+        delivery = delivery_in(nursery)
+        with delivery.watching(Follower("first", ["shop"], 0)):
+            pass
+        nursery.start_soon(delivery.applied, {"shop"})
+        await trio.testing.wait_all_tasks_blocked()
+        with delivery.watching(Follower("second", ["shop"], POSITION)):
+            pass
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1, "the one that waits for the second to be forgotten"
+        assert trio.current_time() == 0
+        nursery.cancel_scope.cancel()

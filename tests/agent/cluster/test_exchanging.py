@@ -14,7 +14,7 @@ from coherd.cluster.exchanging import EXCHANGES_MAX, OFFSET_AFTER, WALL_US_MAX, 
 from coherd.cluster.roster import Roster
 from coherd.errors import RpcFailed
 from coherd.model import Origin
-from coherd.net.peer import ExchangeReply, MemberInfo
+from coherd.net.peer import ExchangeReply, MemberInfo, Misnamed
 from coherd_membership import Datagram, News, Status
 
 ME = MemberInfo("me", 5, "me:1", "r")
@@ -33,8 +33,9 @@ class TwoClocks(ManualClock):
 class Door:
     """A peer whose answers are the test's."""
 
-    def __init__(self, answer: Callable[[], ExchangeReply]) -> None:
+    def __init__(self, answer: Callable[[], ExchangeReply], name: str | None = None) -> None:
         self.answer = answer
+        self.name = name
         self.asked: list[Sequence[bytes]] = []
         self.is_closed = False
 
@@ -43,7 +44,10 @@ class Door:
     ) -> ExchangeReply:
         await trio.lowlevel.checkpoint()
         self.asked.append(datagrams)
-        return self.answer()
+        reply = self.answer()
+        if self.name not in {None, reply.responder.name}:
+            raise Misnamed("INTERNAL", f"it is not {self.name}")
+        return reply
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -65,8 +69,8 @@ class World:
     def at(self, address: str) -> Door | None:
         return self.linked.get(address)
 
-    def dial(self, _address: str, _name: str | None) -> Door:
-        self.dialled.append(Door(self.answer))
+    def dial(self, _address: str, name: str | None) -> Door:
+        self.dialled.append(Door(self.answer, name))
         return self.dialled[-1]  # type: ignore[return-value]
 
     def reply(self, wall_us: int, name: str = "b", epoch: int = 7) -> ExchangeReply:
@@ -86,6 +90,13 @@ class World:
 
         self.answer = answer
         await self.exchanging.ask(at, [], 1.0)
+
+    @property
+    def names(self) -> list[str | None]:
+        """By which names was dialled since this was last looked at."""
+        names = [door.name for door in self.dialled]
+        self.dialled.clear()
+        return names
 
     def offset(self, name: str = "b") -> tuple[int, int]:
         found = self.exchanging.offsets[name]
@@ -164,8 +175,86 @@ async def test_an_open_link_is_used_and_stays_open_while_a_dialled_door_is_close
     await world.exchanging.ask("b:1", [b"x"], 1.0)
     assert (link.asked, link.is_closed, world.dialled) == ([[b"x"]], False, [])
     await world.exchanging.ask("c:1", [b"y"], 1.0)
-    (dialled,) = world.dialled
-    assert (dialled.asked, dialled.is_closed) == ([[b"y"]], True)
+    assert [(door.name, door.asked) for door in world.dialled] == [(None, [()]), ("b", [[b"y"]])]
+    assert all(door.is_closed for door in world.dialled)
+
+
+async def test_a_member_that_is_known_is_dialled_by_its_name(world: World) -> None:
+    await world.exchanging.ask("b:1", [b"x"], 1.0)
+    assert [(door.name, door.asked) for door in world.dialled] == [("b", [[b"x"]])]
+
+
+async def test_of_several_that_were_at_an_address_the_one_that_lives_is_dialled(
+    world: World,
+) -> None:
+    world.roster.take(News("older", 6, 1, Status.ALIVE, "b:1"))
+    world.roster.take(News("gone", 9, 1, Status.DEAD, "b:1"))
+    await world.exchanging.ask("b:1", [b"x"], 1.0)
+    assert world.names == ["b"]
+
+
+async def test_who_is_at_a_seed_is_asked_once_and_told_nothing_before_that(world: World) -> None:
+    for names in ([None, "s"], ["s"]):
+        world.answer = lambda: world.reply(0, "s")
+        reply = await world.exchanging.ask("seed:1", [b"x"], 1.0)
+        assert reply.responder.name == "s"
+        assert [(d.name, d.asked) for d in world.dialled] == [
+            (name, [[b"x"] if name else ()]) for name in names
+        ]
+        world.dialled.clear()
+
+
+@pytest.mark.parametrize("shows", ["another name", "another certificate"])
+async def test_who_took_over_the_address_of_another_is_found(world: World, shows: str) -> None:
+    """With TLS a connection to another than was dialled fails, without the answer tells."""
+
+    def answer() -> ExchangeReply:
+        if shows == "another certificate" and world.dialled[-1].name == "b":
+            raise RpcFailed("UNAVAILABLE", "Socket closed")
+        return world.reply(0, "new")
+
+    world.answer = answer
+    assert (await world.exchanging.ask("b:1", [b"x"], 1.0)).responder.name == "new"
+    assert world.names == ["b", None, "new"]
+    await world.exchanging.ask("b:1", [b"x"], 1.0)
+    assert world.names == ["new"], "it is remembered"
+
+
+async def test_who_is_dialled_by_its_name_speaks_for_nobody_else(world: World) -> None:
+    """It says so also when it is asked who it is: TLS finds that its certificate is another."""
+
+    def answer() -> ExchangeReply:
+        if world.dialled[-1].name == "c":
+            raise RpcFailed("UNAVAILABLE", "Socket closed")
+        return world.reply(SECOND, "c")
+
+    world.answer = answer
+    world.roster.take(News("c", 7, 1, Status.ALIVE, "c:1"))
+    for _ in range(3):
+        with pytest.raises(RpcFailed):
+            await world.exchanging.ask("b:1", [b"x"], 1.0)
+        assert world.names[-2:] == [None, "c"]
+    assert not world.exchanging.offsets
+
+
+async def test_at_an_address_where_nobody_is_one_question_is_enough(world: World) -> None:
+    def answer() -> ExchangeReply:
+        raise RpcFailed("UNAVAILABLE", "nobody is there")
+
+    world.answer = answer
+    for names in (["b", None], [None], [None]):
+        with pytest.raises(RpcFailed):
+            await world.exchanging.ask("b:1", [b"x"], 1.0)
+        assert world.names == names
+
+
+async def test_what_is_remembered_of_addresses_is_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchanging, "MEMBERS_MAX", 3)
+    for n in range(10):
+        await world.exchanging.ask(f"seed:{n}", [], 1.0)
+        assert len(world.exchanging._names) <= 3
 
 
 async def test_datagrams_to_one_address_go_together_and_too_many_are_dropped(
@@ -176,7 +265,8 @@ async def test_datagrams_to_one_address_go_together_and_too_many_are_dropped(
     sent = [Datagram(to, payload) for to, payload in (("b:1", b"1"), ("c:1", b"2"), ("b:1", b"3"))]
     world.exchanging.send([*sent, Datagram("d:1", b"4"), Datagram("d:1", b"5")], 1.0)
     await wait_all_tasks_blocked()
-    assert sorted(door.asked for door in world.dialled) == [[[b"1", b"3"]], [[b"2"]]]
+    told = [door.asked for door in world.dialled if door.name]
+    assert sorted(told) == [[[b"1", b"3"]], [[b"2"]]]
     assert world.exchanging.dropped == 2
     world.exchanging.send([Datagram("d:1", b"6")], 1.0)
     await wait_all_tasks_blocked()
