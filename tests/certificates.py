@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -19,6 +20,9 @@ from coherd.identity import Identity
 
 TRUST = "example.org"
 HOUR = timedelta(hours=1)
+CURVE, UNKNOWN_CURVE = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030104")
+"""The one of all keys here, secp256r1, and one that no library takes, prime239v1."""
+Key: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class Files(NamedTuple):
@@ -80,9 +84,10 @@ class Authority:
         for_servers: bool = True,
         common_name: str = "somebody",
         ca: Path | None = None,
+        key: Key | None = None,
     ) -> Files:
-        """Write a certificate and its key; `uris` None: the one that is due."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Write a certificate and its key; `uris` None: the one that is due; `key` None: a new one."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         names: list[x509.GeneralName] = [
             x509.UniformResourceIdentifier(uri) for uri in ([str(who)] if uris is None else uris)
@@ -134,7 +139,17 @@ class Authority:
         return ssl.DER_cert_to_PEM_cert(twice).encode()
 
 
-def pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+def change(path: Path, old: bytes, new: bytes) -> None:
+    """Change bytes of a certificate or key that is in a file; whoever signed it did not see them so."""
+    label = path.read_text().splitlines()[0].strip("-").removeprefix("BEGIN ")
+    der = base64.b64decode("".join(path.read_text().splitlines()[1:-1]))
+    assert old in der
+    assert len(old) == len(new)
+    body = base64.encodebytes(der.replace(old, new)).decode()
+    path.write_text(f"-----BEGIN {label}-----\n{body}-----END {label}-----\n")
+
+
+def pem_of(key: Key) -> bytes:
     """Write a key as a file has it."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 

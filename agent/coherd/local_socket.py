@@ -36,9 +36,12 @@ class Owner(NamedTuple):
             raise StartRefused(f"local_owner: {error.args[0]}: create it, or correct it") from None
 
     def take(self, path: Path) -> None:
-        """Give a file to them. Raises StartRefused."""
+        """Give a file to them, and never what a link in its place leads to. Raises StartRefused.
+
+        The directory may be theirs already, and they may put there what they like at any time.
+        """
         try:
-            os.chown(path, *self)
+            os.chown(path, *self, follow_symlinks=False)
         except OSError as error:
             reason = (error.strerror or "").lower()
             raise StartRefused(

@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from coherd.errors import FileRefused
 
@@ -18,11 +19,12 @@ FILE_BYTES_MAX = 1024 * 1024
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 MALFORMED = (
     ValueError,
+    UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
-"""What is raised by certificates that are none; most of it only when an extension is read."""
+"""What is raised by certificates that are none, or of no known kind; most of it only when a part is read."""
 
 
 def read_small(path: Path) -> bytes:
@@ -30,11 +32,13 @@ def read_small(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise FileRefused(f"{path} can't be read ({(error.strerror or '').lower()})") from None
+        raise _unreadable(path, error) from None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise FileRefused(f"{path} is no file")
         data = os.read(descriptor, FILE_BYTES_MAX + 1)
+    except OSError as error:  # a disk that fails
+        raise _unreadable(path, error) from None
     finally:
         os.close(descriptor)
     if not data.strip():
@@ -42,6 +46,10 @@ def read_small(path: Path) -> bytes:
     if len(data) > FILE_BYTES_MAX:
         raise FileRefused(f"{path} has more than {FILE_BYTES_MAX} bytes")
     return data
+
+
+def _unreadable(path: Path, error: OSError) -> FileRefused:
+    return FileRefused(f"{path} can't be read ({(error.strerror or '').lower()})")
 
 
 def check_mode(path: Path) -> None:

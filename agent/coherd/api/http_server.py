@@ -2,7 +2,8 @@
 
 Hypercorn's own server shields what it sends from cancellation, without a limit: one client that stops
 reading its answer would keep the agent from stopping. Nor does it bound the number of connections. So here
-a connection is a cancel scope, each send has a limit, and one connection too many ends the oldest.
+a connection is a cancel scope, each send and each connection has a limit, and one connection too many ends
+the oldest.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from coherd.errors import StartRefused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import h11
     from hypercorn.typing import AppWrapper
     from starlette.applications import Starlette
 
@@ -43,10 +45,35 @@ IDLE_MAX = 5.0
 """Seconds that a connection may take to send a request, and for a handshake before the first."""
 SEND_MAX = 10.0
 """Seconds that a client may take to receive a piece of an answer."""
+CONNECTION_AGE_MAX = 600.0
+"""Seconds until a connection is closed, as soon as no request is being answered on it."""
+CONNECTION_GRACE = 30.0
+"""Seconds that it gets after that for the answer that is under way."""
+FAILURES_PAUSE = 60.0
+"""Seconds from one traceback in the log to the next."""
 HEADERS_BYTES_MAX = 16 * 1024
 """Bytes of a request's headers."""
 CERTIFICATE = "certificate"
 """Where in the state of a request the certificate is that its client has shown, in PEM."""
+
+
+class _Failures:
+    """What went wrong, with tracebacks now and then: whoever can cause them could fill the disk."""
+
+    def __init__(self) -> None:
+        self._told_at = float("-inf")
+        self._untold = 0
+        """How many there were since."""
+
+    def tell(self, event: str, **fields: str) -> None:
+        """Log the exception that is being handled, unless another was just before."""
+        now = trio.current_time()
+        if now < self._told_at + FAILURES_PAUSE:
+            self._untold += 1
+            return
+        more = {"untold": self._untold} if self._untold else {}
+        self._told_at, self._untold = now, 0
+        log.exception(event, **fields, **more)  # noqa: LOG004  # called while one is handled
 
 
 class _Log(Logger):
@@ -55,9 +82,10 @@ class _Log(Logger):
     def __init__(self, config: Config) -> None:
         self.access_logger = None
         self.error_logger = None
+        self.failures = _Failures()
 
     async def exception(self, message: str, *_arguments: Any, **_fields: Any) -> None:
-        log.exception("http failed", error=message)  # noqa: LOG004  # called while one is handled
+        self.failures.tell("http failed", error=message)
 
     async def error(self, message: str, *_arguments: Any, **_fields: Any) -> None:
         log.error("http failed", error=message)
@@ -75,10 +103,13 @@ def _settings() -> Config:
 
 
 class _Http1(H11Protocol):
-    """Stays with HTTP/1.1 whatever else is offered: HTTP/2 would be one more protocol to defend."""
+    """Stays with HTTP/1.1 whatever else is offered: others would be more protocols to defend."""
 
     async def _check_protocol(self, _event: object) -> None:
         pass
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        await super()._create_stream(_without_upgrade(request))
 
 
 class _Connection:
@@ -105,6 +136,8 @@ class _Connection:
         """No request is being answered."""
         self._is_ended = False
         """The client sends nothing more; it may still wait for its answer."""
+        self._old_at = trio.current_time() + CONNECTION_AGE_MAX
+        self.scope.deadline = self._old_at + CONNECTION_GRACE
         self._sending = trio.Lock()
         self._protocol = _Http1(
             app,
@@ -145,14 +178,12 @@ class _Connection:
         if isinstance(event, RawData):
             await self._send(event.data)
         elif isinstance(event, Closed):
-            with suppress(trio.BrokenResourceError):
-                await self._tcp.send_eof()
-            self.scope.cancel()
+            await self._end()
         elif isinstance(event, Updated):
             self._is_idle = event.idle
             if not event.idle:
                 await self._idle.stop()
-            elif self._is_ended:
+            elif self._is_ended or trio.current_time() >= self._old_at:
                 self.scope.cancel()
             else:
                 await self._idle.restart(self._tasks, self._end_idle)
@@ -162,11 +193,21 @@ class _Connection:
             with trio.fail_after(SEND_MAX):
                 async with self._sending:
                     await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.TooSlowError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             self.scope.cancel()
 
+    async def _end(self) -> None:
+        """Send nothing more, but what is being sent."""
+        with (
+            suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError),
+            trio.move_on_after(SEND_MAX),
+        ):
+            async with self._sending:
+                await self._tcp.send_eof()  # busy: TLS itself is sending
+        self.scope.cancel()
+
     async def _end_idle(self) -> None:
-        with trio.move_on_after(IDLE_MAX):
+        with trio.move_on_at(min(trio.current_time() + IDLE_MAX, self._old_at)):
             await self._terminated.wait()
         self.scope.cancel()
 
@@ -183,6 +224,7 @@ class HttpServer:
         """Take listeners that are open already; with `tls` everything is encrypted."""
         self._tls = tls
         self._settings = _settings()
+        self._failures: _Failures = self._settings.log.failures
         framework: Any = app  # both write ASGI's types in words of their own
         self._app = wrap_app(framework, self._settings.wsgi_max_body_size, "asgi")
         self._listeners = listeners
@@ -217,6 +259,14 @@ class HttpServer:
         await self._stopped.wait()
 
     async def _serve(self, stream: trio.SocketStream) -> None:
+        try:
+            await self._answer(stream)
+        except* trio.BrokenResourceError:
+            pass  # the client is gone
+        except* Exception:  # whatever a stranger sends must not end the agent
+            self._failures.tell("http connection failed")
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
         if len(self._open) >= CONNECTIONS_MAX:
             oldest = next(iter(self._open))
             del self._open[oldest]
@@ -226,13 +276,21 @@ class HttpServer:
         self._open[connection] = None
         try:
             await connection.run()
-        except* trio.BrokenResourceError:
-            pass  # the client is gone
-        except* Exception:  # whatever a stranger sends must not end the agent
-            log.exception("http connection failed")
         finally:
             self._open.pop(connection, None)
             self._closed.unpark_all()
+
+
+def _without_upgrade(request: h11.Request) -> h11.Request:
+    headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+    if len(headers) == len(request.headers):
+        return request
+    return type(request)(
+        method=request.method,
+        target=request.target,
+        headers=headers,
+        http_version=request.http_version,
+    )
 
 
 def _address(stream: trio.SocketStream) -> tuple[str, int] | None:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -60,7 +61,10 @@ class Bundle(NamedTuple):
 
 def read_holder(certificate: x509.Certificate) -> Holder:
     """Find out who holds a certificate. Raises CertificateRefused."""
-    subject = certificate.subject.rfc4514_string()[:80]
+    try:
+        subject = certificate.subject.rfc4514_string()[:80]
+    except MALFORMED as error:
+        raise CertificateRefused(f"the certificate's subject is malformed: {error}") from None
     try:
         is_authority, uris = _is_authority(certificate), _uris(certificate)
     except MALFORMED as error:
@@ -121,11 +125,7 @@ def load_bundle(tls: TlsConfig, now: float) -> Bundle:
     key = read_file(tls.key, "tls.key")
     _certificates(roots, tls.ca)
     leaf = _certificates(chain, tls.cert)[0]
-    try:
-        private = load_pem_private_key(key, password=None)
-    except (ValueError, TypeError) as error:
-        raise StartRefused(f"{tls.key}: no private key without a password: {error}") from None
-    if _public(private.public_key()) != _public(leaf.public_key()):
+    if _public_of(key, tls.key) != _certified(leaf, tls.cert):
         raise StartRefused(
             f"{tls.key} is not the key of {tls.cert}: `coherd pki issue` writes both at once"
         )
@@ -135,6 +135,22 @@ def load_bundle(tls: TlsConfig, now: float) -> Bundle:
     except CertificateRefused as error:
         raise StartRefused(f"{tls.cert}: {error}") from None
     return Bundle(roots, chain, key, holder)
+
+
+def _public_of(pem: bytes, path: Path) -> bytes:
+    try:
+        return _public(load_pem_private_key(pem, password=None).public_key())
+    except UnsupportedAlgorithm as error:
+        raise StartRefused(f"{path}: a key of a kind that can't be used: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise StartRefused(f"{path}: no private key without a password: {error}") from None
+
+
+def _certified(leaf: x509.Certificate, path: Path) -> bytes:
+    try:
+        return _public(leaf.public_key())
+    except MALFORMED as error:
+        raise StartRefused(f"{path}: its key is of a kind that can't be used: {error}") from None
 
 
 def _public(key: object) -> bytes:

@@ -16,8 +16,10 @@ import trio
 from coherd.errors import StartRefused
 from coherd.identity import Role
 from coherd.net.certificates import load_bundle
+from coherd.net.https import make_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from pathlib import Path
 
@@ -44,6 +46,8 @@ class Credentials:
         self._wall = wall
         self._seen = self._look()
         self.bundle = load_bundle(tls, wall())
+        self.https = make_context(self.bundle, tls)
+        """The bundle, as Python's TLS takes it."""
         self.problem = ""
         """Why the files that are there now are not used; empty when they are."""
         self.on_renewed: Callable[[], None] = lambda: None
@@ -117,22 +121,29 @@ class Credentials:
 
     async def _reload(self, seen: Signatures) -> None:
         try:
-            bundle = await trio.to_thread.run_sync(self._load)
+            bundle, https = await trio.to_thread.run_sync(self._load)
         except StartRefused as error:
-            if self.problem != str(error):
-                self.problem = str(error)
-                log.error("the new certificate is not used", error=str(error))
+            self._refuse(str(error))
             return  # perhaps only a part of it is written: it is looked at again
-        self._seen, self.bundle, self.problem = seen, bundle, ""
+        except Exception as error:  # whatever is in the files, those of before are good
+            self._refuse(f"the files of [tls] can't be used: {error!r}")
+            return
+        self._seen, self.bundle, self.https, self.problem = seen, bundle, https, ""
         log.info("certificate renewed", identity=str(self.identity))
         self.on_renewed()
 
-    def _load(self) -> Bundle:
+    def _refuse(self, problem: str) -> None:
+        """Go on with the files of before, and say once why."""
+        if self.problem != problem:
+            self.problem = problem
+            log.error("the new certificate is not used", error=problem)
+
+    def _load(self) -> tuple[Bundle, ssl.SSLContext]:
         """Read the files again; they still have to be those of this agent."""
         bundle = load_bundle(self._tls, self._wall())
         if bundle.holder.identity != self.identity:
             raise StartRefused(f"{self._tls.cert} is the certificate of {bundle.holder.identity}")
-        return bundle
+        return bundle, make_context(bundle, self._tls)
 
     def _look(self) -> Signatures:
         """Give what changes with the files."""

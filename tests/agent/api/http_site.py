@@ -18,6 +18,9 @@ from coherd.cluster.protection import Protection
 from coherd.config import Address
 from coherd.net.https import HttpsContext
 
+LONG = 20_000_000
+"""Bytes of an answer that no socket takes at once."""
+
 
 class ToyAgent:
     """Ready, or not."""
@@ -105,3 +108,20 @@ async def read_all(stream: trio.abc.Stream) -> str:
             return b"".join([data async for data in stream]).decode()
         except trio.BrokenResourceError:
             return "reset"
+
+
+async def all_closed(site: Site) -> None:
+    """Wait until no connection is open."""
+    with trio.fail_after(5):
+        while site.server._open:
+            await site.server._closed.park()
+
+
+async def begin_long_answer(site: Site, requests: int = 1) -> trio.SocketStream:
+    """Ask for long answers and receive only the beginning of the first."""
+    site.collector.help = "x" * LONG
+    stream = await site.connect()
+    await stream.send_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n" * requests)
+    assert await stream.receive_some(100)
+    site.collector.help = "a figure"
+    return stream

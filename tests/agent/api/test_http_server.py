@@ -1,4 +1,4 @@
-"""The HTTP server on real sockets: what it answers, what it refuses, and whom it does not wait for."""
+"""The HTTP server on real sockets: what it answers, what it refuses, and what harms nobody."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from unittest.mock import AsyncMock
 
 import pytest
 import trio
-from http_site import Site, read_all
+from http_site import LONG, Site, all_closed, begin_long_answer, read_all
 from hypercorn.protocol.h11 import H11Protocol
 
 from coherd.api import http_server
 from coherd.api.http_server import listen
 from coherd.config import Address
 from coherd.errors import StartRefused
-
-LONG = 20_000_000
-"""Bytes of an answer that no socket takes at once."""
 
 
 @pytest.fixture
@@ -65,6 +62,19 @@ async def test_metrics_in_the_form_that_is_asked_for(site: Site) -> None:
     answer = await site.ask_raw("GET /metrics", accept)
     assert "content-type: application/openmetrics-text" in answer
     assert answer.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize("version", ["x;q=;;==", "1.x", "1.", "9" * 5000, "\xb2"])
+async def test_a_version_that_is_none_gets_plain_text(
+    site: Site, capsys: pytest.CaptureFixture[str], version: str
+) -> None:
+    for kind in ("application/openmetrics-text", "text/plain"):
+        accept = f"accept: {kind};version={version}"
+        answer = await site.ask_raw("GET /metrics", accept)
+        assert answer.startswith("HTTP/1.1 200")
+        assert "content-type: text/plain" in answer
+        assert "\ntoy 1.0\n" in answer
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/metrics"])
@@ -174,6 +184,24 @@ async def test_a_fault_in_the_server_ends_one_connection_alone(
     assert await site.ask("GET /livez") == (200, "ok\n")
 
 
+async def test_tracebacks_are_logged_now_and_then(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.collector.collect = lambda: 1 / 0  # type: ignore[assignment, return-value]
+    for _ in range(3):
+        assert (await site.ask("GET /metrics"))[0] == 500
+    with monkeypatch.context() as patch:
+        patch.setattr(H11Protocol, "handle", AsyncMock(side_effect=ValueError("a fault")))
+        await site.ask_raw("GET /livez")
+        await all_closed(site)
+    assert capsys.readouterr().out.count("Traceback") == 1
+    monkeypatch.setattr(http_server, "FAILURES_PAUSE", 0.0)
+    assert (await site.ask("GET /metrics"))[0] == 500
+    said = capsys.readouterr().out
+    assert "untold" in said
+    assert "3" in said.split("untold")[1][:20]
+
+
 async def test_headers_that_are_too_long_are_refused(site: Site) -> None:
     stream = await site.connect()
     async with stream:
@@ -194,13 +222,6 @@ async def test_a_client_that_vanishes_is_no_failure(
     assert capsys.readouterr().out == ""
 
 
-async def all_closed(site: Site) -> None:
-    """Wait until no connection is open."""
-    with trio.fail_after(5):
-        while site.server._open:
-            await site.server._closed.park()
-
-
 async def test_a_client_that_vanishes_after_its_answer_is_no_failure(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,90 +234,48 @@ async def test_a_client_that_vanishes_after_its_answer_is_no_failure(
     assert capsys.readouterr().out == ""
 
 
-async def begin_long_answer(site: Site, requests: int = 1) -> trio.SocketStream:
-    """Ask for long answers and receive only the beginning of the first."""
-    site.collector.help = "x" * LONG
+@pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "h2c", "x"])
+async def test_an_upgrade_is_not_taken(site: Site, upgrade: str) -> None:
+    lines = ["GET /livez HTTP/1.1", "host: localhost", "connection: Upgrade", f"upgrade: {upgrade}"]
     stream = await site.connect()
-    await stream.send_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n" * requests)
-    assert await stream.receive_some(100)
-    site.collector.help = "a figure"
-    return stream
-
-
-async def test_a_client_that_does_not_receive_does_not_hold_up_the_stop(site: Site) -> None:
-    stream = await begin_long_answer(site)
     async with stream:
-        with trio.fail_after(5):
-            await site.server.stop(0.1)
-        assert len(await read_all(stream)) < LONG
+        for _ in range(2):
+            await stream.send_all("\r\n".join([*lines, "", ""]).encode())
+            assert (await receive(stream, b"ok\n")).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_a_client_that_does_not_receive_does_not_hold_up_a_crash() -> None:
+async def receive(stream: trio.SocketStream, end: bytes) -> bytes:
+    """Give everything until it ends so."""
+    received = b""
     with trio.fail_after(5):
-        async with trio.open_nursery() as nursery:
-            site = Site(nursery)
-            await site.open()
-            stream = await begin_long_answer(site)
-            nursery.cancel_scope.cancel()
-        await stream.aclose()
+        while not received.endswith(end):
+            received += await stream.receive_some() or end
+    return received
 
 
-async def test_a_client_that_does_not_receive_is_cut_off(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_sent_wrongly_while_an_answer_is_under_way_is_no_failure(
+    site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(http_server, "SEND_MAX", 0.2)
-    stream = await begin_long_answer(site)
-    async with stream:
-        await all_closed(site)
-        assert len(await read_all(stream)) < LONG
-    assert await site.ask("GET /livez") == (200, "ok\n")
-
-
-async def test_a_running_answer_is_given_its_time_by_the_stop(site: Site) -> None:
-    stream = await begin_long_answer(site)
-    async with stream, trio.open_nursery() as nursery:
-        nursery.start_soon(site.server.stop, 10)
-        assert len(await read_all(stream)) > LONG
-    with pytest.raises(OSError, match="failed"):
-        await site.connect()
-
-
-async def test_an_idle_connection_does_not_hold_up_the_stop(site: Site) -> None:
+    site.collector.help = "x" * LONG
+    head = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
     stream = await site.connect()
     async with stream:
-        await stream.send_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        assert await stream.receive_some(1000)
-        with trio.fail_after(5):
-            await site.server.stop(60)
-
-
-async def test_an_idle_connection_is_closed_in_time(
-    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http_server, "IDLE_MAX", 0.1)
-    site = Site(nursery)
-    await site.open()
-    for beginning in (b"", b"GET /livez HT"):
-        stream = await site.connect()
-        async with stream:
-            if beginning:
-                await stream.send_all(beginning)
-            await read_all(stream)
-
-
-async def test_one_connection_too_many_closes_the_oldest(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 3)
-    first = await site.connect()
-    others = [await site.connect() for _ in range(2)]
-    assert await site.ask("GET /livez") == (200, "ok\n")
-    assert await read_all(first) in {"", "reset"}
-    for stream in others:
-        await stream.send_all(
-            b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-        )
-        assert (await read_all(stream)).endswith("ok\n")
+        await stream.send_all(head)
+        assert await stream.receive_some(100)
+        await stream.send_all(b"zz\r\n")
+        assert (await read_all(stream)).endswith("\ntoy 1.0\n")
+    await all_closed(site)
+    for wait in (True, False):
+        for _ in range(20):  # wherever the answer is by then
+            stream = await site.connect()
+            async with stream:
+                await stream.send_all(head.replace(b"GET", b"POST"))
+                if wait:
+                    await trio.lowlevel.checkpoint()
+                await stream.send_all(b"zz\r\n")
+                await read_all(stream)
+    await all_closed(site)
+    assert capsys.readouterr().out == ""
 
 
 async def test_an_address_that_is_taken_is_refused_with_the_remedy(site: Site) -> None:

@@ -6,10 +6,12 @@ import ssl
 import time
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import trio
 from certificates import HOUR, Authority, Files, identity
+from cryptography.hazmat.primitives.asymmetric import rsa
 from gated import GRANTS, ME
 from http_site import Site, read_all
 
@@ -165,6 +167,33 @@ async def test_what_tls_refuses_gets_no_answer(site: TlsSite, tmp_path: Path, wr
         said = ""
     assert "HTTP" not in said
     assert (await site.ask("GET /livez", tls=site.client("operator/ann")))[0] == 200
+
+
+async def test_files_that_tls_does_not_take_are_not_used(site: TlsSite) -> None:
+    site.authority.issue(ME, key=rsa.generate_private_key(65537, 1024))
+    await site.credentials.look()
+    assert "key too small" in site.credentials.problem
+    assert await site.ask("GET /livez", tls=site.client()) == (200, "ok\n")
+
+
+async def test_a_remark_beside_the_roots_is_no_obstacle(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "pki")
+    authority.path.write_text("# Wurzel für alle\n" + authority.path.read_text())
+    site = TlsSite(nursery, authority)
+    await site.serve()
+    assert (await site.ask("GET /readyz", tls=site.client("operator/ann")))[0] == 200
+
+
+async def test_a_connection_that_cannot_begin_harms_nobody(
+    site: TlsSite, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(HttpsContext, "current", Mock(side_effect=OSError("no more files")))
+        assert await read_all(await site.connect()) in {"", "reset"}
+    assert "no more files" in capsys.readouterr().out
+    assert await site.ask("GET /livez", tls=site.client()) == (200, "ok\n")
 
 
 async def test_new_files_are_shown_to_whoever_comes_next(site: TlsSite) -> None:

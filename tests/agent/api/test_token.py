@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,18 @@ def test_who_owns_a_socket_is_found_by_name_or_number(tmp_path: Path) -> None:
     Owner(-1, path.stat().st_gid).take(path)
     with pytest.raises(StartRefused, match="given to local_owner"):
         Owner(1, 1).take(tmp_path / "gone")
+
+
+def test_what_a_link_leads_to_is_not_given_away(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "gone")
+    Owner(-1, tmp_path.stat().st_gid).take(link)  # if it followed the link, it would find nothing
+    if os.geteuid() == 0:
+        path = written(tmp_path, "")
+        link.unlink()
+        link.symlink_to(path)
+        Owner(1, 1).take(link)
+        assert path.stat().st_uid == 0
 
 
 class Toy:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import trio
-from certificates import HOUR, Authority, Files, identity, pem_of
+from certificates import (
+    CURVE,
+    HOUR,
+    UNKNOWN_CURVE,
+    Authority,
+    Files,
+    change,
+    identity,
+    pem_of,
+)
+from cryptography.hazmat.primitives.asymmetric import rsa
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from coherd.errors import CertificateRefused, StartRefused
+from coherd.net import credentials as credentials_module
 from coherd.net.certificates import Holder, holder_of, load_bundle
 from coherd.net.credentials import LOOK_INTERVAL, Credentials
 
@@ -79,6 +93,21 @@ def _large(files: Files) -> Path:
     return files.ca
 
 
+def _no_text(files: Files) -> Path:
+    change(files.cert, b"somebody", b"some\xffody")
+    return files.cert
+
+
+def _unknown_key(files: Files) -> Path:
+    change(files.key, CURVE, UNKNOWN_CURVE)
+    return files.key
+
+
+def _unknown_certified_key(files: Files) -> Path:
+    change(files.cert, CURVE, UNKNOWN_CURVE)
+    return files.cert
+
+
 WRONG: dict[str, tuple[Callable[[Files], Path], str]] = {
     "world-readable": (_world_readable, "may be read by others (mode 0644): `chmod 0600"),
     "of another pair": (_of_another_pair, "is not the key of"),
@@ -88,6 +117,9 @@ WRONG: dict[str, tuple[Callable[[Files], Path], str]] = {
     "not there": (_gone, "can't be read (no such file or directory): correct tls.cert"),
     "no PEM": (_no_pem, "no certificates in PEM"),
     "no key": (_no_key, "no private key without a password"),
+    "a name that is no text": (_no_text, "subject is malformed"),
+    "an unknown curve": (_unknown_key, "a key of a kind that can't be used"),
+    "an unknown curve, certified": (_unknown_certified_key, "of a kind that can't be used"),
     "too large": (_large, "has more than 1048576 bytes"),
 }
 
@@ -188,3 +220,83 @@ def test_what_is_no_certificate_is_refused_in_words(tmp_path: Path) -> None:
     for shown in (b"", b"-----BEGIN CERTIFICATE-----", Authority(tmp_path).odd(A)):
         with pytest.raises(CertificateRefused, match=r"malformed|no certificate"):
             holder_of(shown)
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("a short key", r": .*ee key too small.*: issue another"),
+        ("no file", r" .*too many open files.*: see how many"),
+    ],
+)
+async def test_what_only_tls_refuses_is_refused_with_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, said: str
+) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue(A)
+    credentials = Credentials(files.tls, time.time)
+    before = credentials.bundle, credentials.https
+    if case == "a short key":
+        authority.issue(A, key=rsa.generate_private_key(65537, 1024))
+    else:
+        authority.issue(A)
+        full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        monkeypatch.setattr(os, "memfd_create", Mock(side_effect=full))
+    with pytest.raises(StartRefused, match=f"{files.cert}{said}"):
+        Credentials(files.tls, time.time)
+    await credentials.look()
+    assert re.search(said, credentials.problem)
+    assert (credentials.bundle, credentials.https) == before
+    monkeypatch.undo()
+    authority.issue(A)
+    await credentials.look()
+    assert credentials.problem == ""
+    assert credentials.https is not before[1]
+
+
+def test_words_between_certificates_are_left_out(files: Files) -> None:
+    for words in ("# Wurzel für alle\n".encode(), b"# Wurzel f\xfcr alle\n", b""):
+        files.ca.write_bytes(words + files.ca.read_bytes() + words)
+        assert Credentials(files.tls, time.time).https.cert_store_stats()["x509_ca"] == 1
+
+
+def test_a_file_that_holds_key_and_certificate_may_be_named_twice(files: Files) -> None:
+    files.key.write_bytes(files.key.read_bytes() + files.cert.read_bytes())
+    assert Credentials(files._replace(cert=files.key).tls, time.time).identity == A
+
+
+@pytest.mark.parametrize("wrong", [_no_text, _unknown_key, _unknown_certified_key])
+async def test_new_files_that_no_library_understands_leave_those_of_before(
+    files: Files, wrong: Callable[[Files], Path]
+) -> None:
+    credentials = Credentials(files.tls, time.time)
+    before = credentials.bundle
+    path = wrong(files)
+    await credentials.look()
+    assert str(path) in credentials.problem
+    assert credentials.bundle is before
+
+
+async def test_whatever_goes_wrong_with_new_files_those_of_before_stay(
+    files: Files, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    credentials = Credentials(files.tls, time.time)
+    before = credentials.bundle
+    os.utime(files.cert, (0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(credentials_module, "load_bundle", Mock(side_effect=RuntimeError("a fault")))
+        for _ in range(2):
+            await credentials.look()
+    assert "RuntimeError('a fault')" in credentials.problem
+    assert capsys.readouterr().out.count("is not used") == 1, "said once"
+    assert credentials.bundle is before
+    await credentials.look()
+    assert credentials.problem == ""
+
+
+def test_a_disk_that_fails_is_said(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = OSError(errno.EIO, os.strerror(errno.EIO))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", Mock(side_effect=failed))
+        with pytest.raises(StartRefused, match="input/output error"):
+            load_bundle(files.tls, time.time())
