@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import CURVE, UNKNOWN_CURVE, change
 from cryptography import x509
 
 from coherd.config import TlsConfig
@@ -375,6 +376,17 @@ def test_an_authority_that_is_not_whole_says_what_to_do(ca: Path, what: str, tex
     with pytest.raises(CoherdError, match=text) as caught:
         authority.load(ca)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("ca.pem", "a malformed certificate"), ("ca.key", "no private key")]
+)
+def test_a_curve_that_nobody_knows_is_no_fault_of_the_command(
+    ca: Path, name: str, text: str
+) -> None:
+    change(ca / name, CURVE, UNKNOWN_CURVE)
+    with pytest.raises(ConfigError, match=f"{name}: {text}"):
+        authority.load(ca)
 
 
 def test_a_directory_that_others_may_write_is_refused(tmp_path: Path) -> None:

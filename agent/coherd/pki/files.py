@@ -56,6 +56,7 @@ def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
     try:
         for certificate in found:  # these are parsed when they are asked for
             _ = certificate.subject, certificate.issuer, certificate.extensions
+            certificate.public_key()
     except MALFORMED as error:
         raise ConfigError(f"{path}: a malformed certificate: {error}") from None
     return found
@@ -77,7 +78,7 @@ def _read_key(path: Path) -> PrivateKeyTypes:
         raise ConfigError(str(error)) from None
     try:
         return load_pem_private_key(data, password=None)
-    except (ValueError, TypeError) as error:
+    except (*MALFORMED, TypeError) as error:
         raise ConfigError(f"{path}: no private key without a password: {error}") from None
 
 
