@@ -56,3 +56,9 @@ def test_no_test_waits_by_sleeping() -> None:
         and not (path.parent.name == "integration" and path.name == "polling.py")
     ]
     assert not found
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """To pytest they are one module: the second would not be run."""
+    names = [path.name for path in MODULES if path.name.startswith("test_")]
+    assert sorted(set(names)) == sorted(names)
