@@ -313,14 +313,14 @@ async def _serve_http(
     lateness = Lateness()
     exporter = Exporter(agent, lateness)
     listeners, address = await listen(agent.config.http)
-    certified, https = None, None
+    certified, credentials = None, None
     if security is not None and is_asked(address):
-        certified, https = security.certified, security.https
+        certified, credentials = security.certified, security.credentials
     app = http_app(agent, exporter.read, address, token=token, certified=certified)
-    server = HttpServer(app, listeners, https)
+    server = HttpServer(app, listeners, credentials)
     nursery.start_soon(lateness.run)
     nursery.start_soon(server.run)
-    log.info("http", address=str(address), tls=https is not None)
+    log.info("http", address=str(address), tls=credentials is not None)
     return [server]
 
 

@@ -15,7 +15,6 @@ from coherd.api.authorization import CertificateGate, Certified, LocalGate
 from coherd.clock import BootClock
 from coherd.config import Address
 from coherd.net.credentials import Credentials
-from coherd.net.https import HttpsContext
 from coherd.net.obstacles import why_refused, why_unreachable
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from coherd.config import AgentConfig, GrantConfig, TlsConfig, UnixSocket
     from coherd.net.bridge import Bridge
     from coherd.net.bridge_server import Server
-    from coherd.net.https import HttpsContext
-from coherd.net.obstacles import Obstacle
+    from coherd.net.obstacles import Obstacle
 
 CONNECTION_AGE_MS = 600_000
 """Milliseconds after which a connection is replaced by a new one, for which certificates are shown anew."""
@@ -102,7 +100,6 @@ class Security:
         self.certified = Certified(
             lambda: self.credentials.identity, lambda: self._grants, self._wall
         )
-        self.https = HttpsContext(self.credentials)
         self._tls = tls
 
     def grant(self, grants: Sequence[GrantConfig]) -> None:

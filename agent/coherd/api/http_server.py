@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import AppWrapper
     from starlette.applications import Starlette
 
-    from coherd.net.https import HttpsContext
+    from coherd.net.credentials import Credentials
 
 _Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
 
@@ -219,10 +219,10 @@ class HttpServer:
         self,
         app: Starlette,
         listeners: Sequence[trio.SocketListener],
-        tls: HttpsContext | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        """Take listeners that are open already; with `tls` everything is encrypted."""
-        self._tls = tls
+        """Take listeners that are open already; with credentials everything is encrypted."""
+        self._credentials = credentials
         self._settings = _settings()
         self._failures: _Failures = self._settings.log.failures
         framework: Any = app  # both write ASGI's types in words of their own
@@ -271,7 +271,7 @@ class HttpServer:
             oldest = next(iter(self._open))
             del self._open[oldest]
             oldest.scope.cancel()
-        tls = None if self._tls is None else self._tls.current()
+        tls = None if self._credentials is None else self._credentials.https
         connection = _Connection(stream, self._app, self._settings, self._context, tls)
         self._open[connection] = None
         try:

@@ -17,18 +17,6 @@ if TYPE_CHECKING:
 
     from coherd.config import TlsConfig
     from coherd.net.certificates import Bundle
-    from coherd.net.credentials import Credentials
-
-
-class HttpsContext:
-    """The current files of `[tls]`, as Python's TLS takes them."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
-
-    def current(self) -> ssl.SSLContext:
-        """Give what a connection that begins now needs."""
-        return self._credentials.https
 
 
 def make_context(bundle: Bundle, tls: TlsConfig) -> ssl.SSLContext:

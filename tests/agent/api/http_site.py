@@ -16,7 +16,7 @@ from coherd.audit import Event
 from coherd.clock import BootClock
 from coherd.cluster.protection import Protection
 from coherd.config import Address
-from coherd.net.https import HttpsContext
+from coherd.net.credentials import Credentials
 
 LONG = 20_000_000
 """Bytes of an answer that no socket takes at once."""
@@ -58,7 +58,7 @@ class Site:
         host: str = "127.0.0.1",
         *,
         as_if: str = "",
-        https: HttpsContext | None = None,
+        credentials: Credentials | None = None,
         certified: Certified | None = None,
         token: Token | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class Site:
         address = self.address._replace(host=as_if or host)
         agent: Any = self.agent
         app = http_app(agent, lambda: self.collector, address, token=token, certified=certified)
-        self.server = HttpServer(app, listeners, https)
+        self.server = HttpServer(app, listeners, credentials)
         self.nursery.start_soon(self.server.run)
 
     async def connect(self) -> trio.SocketStream:

@@ -19,7 +19,6 @@ from coherd.api import http_server
 from coherd.api.authorization import Certified
 from coherd.api.token import Token
 from coherd.net.credentials import Credentials
-from coherd.net.https import HttpsContext
 
 PATHS = ("/metrics", "/readyz", "/", "/nothing")
 SECRET = "0123456789abcdef"
@@ -39,7 +38,7 @@ class TlsSite(Site):
     async def serve(self, token: Token | None = None) -> None:
         await self.open(
             as_if="192.0.2.1",
-            https=HttpsContext(self.credentials),
+            credentials=self.credentials,
             certified=Certified(lambda: ME, lambda: GRANTS, lambda: time.time() + self.ahead),
             token=token,
         )
@@ -190,7 +189,7 @@ async def test_a_connection_that_cannot_begin_harms_nobody(
     site: TlsSite, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(HttpsContext, "current", Mock(side_effect=OSError("no more files")))
+        patch.setattr(trio, "SSLStream", Mock(side_effect=OSError("no more files")))
         assert await read_all(await site.connect()) in {"", "reset"}
     assert "no more files" in capsys.readouterr().out
     assert await site.ask("GET /livez", tls=site.client()) == (200, "ok\n")
