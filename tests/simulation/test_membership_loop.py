@@ -164,7 +164,7 @@ async def test_what_a_member_publishes_reaches_the_others(autojump_clock: MockCl
                 for member in host.agent.roster.members.values()
             )
 
-        await until(is_told, 2 * PUBLISH_INTERVAL)
+        await until(is_told, PUBLISH_INTERVAL / 2)
         all_[0].agent.membership.is_ready = lambda: False
         await until(
             lambda: all(h.agent.roster.members["host-1"].info.ready is False for h in all_[1:]),

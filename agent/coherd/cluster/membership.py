@@ -216,7 +216,8 @@ class Membership:
         """Let the others know what has changed of what this agent says of itself."""
         me = replace(self._roster.me, ready=self.is_ready())
         if me != self._roster.me and now >= self._publish_at:
-            self._publish_at = now + PUBLISH_INTERVAL
+            is_first = self._roster.me.ready is None  # that it becomes ready follows soon
+            self._publish_at = now if is_first else now + PUBLISH_INTERVAL
             self._roster.me = me
             swim.publish(encode_published(me))
 
