@@ -47,13 +47,12 @@ async def eventually(condition: Callable[[], bool]) -> None:
         await pause()
 
 
-async def standstill(progress: Callable[[], int]) -> int:
-    """Wait until there was some progress and then none for a while."""
+async def standstill(progress: Callable[[], int]) -> None:
+    """Wait until there was some progress and then none for a while; on a busy machine more may follow."""
     still, last = 0, 0
     while still < 50 or last == 0:
         await pause()
         still, last = (still + 1, last) if progress() == last else (0, progress())
-    return last
 
 
 class Waiting:
