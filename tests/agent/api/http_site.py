@@ -117,6 +117,16 @@ async def all_closed(site: Site) -> None:
             await site.server._closed.park()
 
 
+async def cut_off_after(site: Site, *beginnings: bytes) -> None:
+    """Send what is never gone on with, each over a connection of its own, and wait until that is closed."""
+    for beginning in beginnings:
+        stream = await site.connect()
+        async with stream:
+            if beginning:
+                await stream.send_all(beginning)
+            await read_all(stream)
+
+
 async def begin_long_answer(site: Site, requests: int = 1) -> trio.SocketStream:
     """Ask for long answers and receive only the beginning of the first."""
     site.collector.help = "x" * LONG

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 import trio
-from http_site import LONG, Site, all_closed, begin_long_answer, read_all
+from http_site import LONG, Site, all_closed, begin_long_answer, cut_off_after, read_all
 
 from coherd.api import http_server
 
@@ -71,12 +71,7 @@ async def test_an_idle_connection_is_closed_in_time(
     monkeypatch.setattr(http_server, "IDLE_MAX", 0.1)
     site = Site(nursery)
     await site.open()
-    for beginning in (b"", b"GET /livez HT"):
-        stream = await site.connect()
-        async with stream:
-            if beginning:
-                await stream.send_all(beginning)
-            await read_all(stream)
+    await cut_off_after(site, b"", b"GET /livez HT")
 
 
 async def test_a_connection_is_not_kept_for_ever(
